@@ -1,0 +1,258 @@
+"""The record that crosses from the filter into nerfstudio, the viewer, the reports and the exports.
+
+It is one JSON file, ``filtered_views.json``, that a person can read and edit. The file holds no clock time
+and no machine path, so the same input gives the same bytes.
+"""
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+SCHEMA_VERSION = 1
+FILE_NAME = "filtered_views.json"
+
+Reason = Literal[
+    "pose",
+    "blur",
+    "exposure",
+    "occlusion",
+    "foreign",
+    "missing image",
+    "unreadable image",
+    "invalid pose",
+    "redundant",
+    "manual",
+]
+"""Why a frame was dropped (``pose`` also marks a frame that was kept at a repaired pose)."""
+
+DecidedBy = Literal["model", "rule", "person"]
+
+Matrix = tuple[tuple[float, ...], ...]
+"""A 4×4 OpenGL camera-to-world matrix in the capture's own world, row by row, as in ``transforms.json``."""
+
+_SCORE_DECIMALS = 6
+
+
+@dataclass(frozen=True)
+class ModalityScores:
+    """How strongly each part of a frame disagrees with the capture, each in [0, 1]; None where it is absent."""
+
+    image: float | None = None
+    pose: float | None = None
+    time: float | None = None
+
+
+@dataclass(frozen=True)
+class FrameDecision:
+    """What was decided for one frame, by whom and why."""
+
+    file_path: str
+    """The frame's image as the capture names it (POSIX, relative to the capture's folder)."""
+    inconsistency: float
+    """Calibrated probability in [0, 1] that the frame does not agree with the capture; higher is worse."""
+    kept: bool
+    reason: Reason | None = None
+    decided_by: DecidedBy = "model"
+    label: str | None = None
+    modality: ModalityScores = field(default_factory=ModalityScores)
+    evidence: Mapping[str, float] = field(default_factory=dict)
+    most_at_odds_with: str | None = None
+    repaired_transform_matrix: Matrix | None = None
+
+    def __post_init__(self) -> None:
+        """Check the ranges that the file format promises."""
+        if not 0.0 <= self.inconsistency <= 1.0:
+            raise ValueError(f"{self.file_path}: inconsistency must lie in [0, 1], got {self.inconsistency}")
+        if self.reason is not None and self.reason not in get_args(Reason):
+            raise ValueError(f"{self.file_path}: reason {self.reason!r} is none of {', '.join(get_args(Reason))}")
+        if self.decided_by not in get_args(DecidedBy):
+            raise ValueError(
+                f"{self.file_path}: decided_by {self.decided_by!r} is none of {', '.join(get_args(DecidedBy))}"
+            )
+        if not self.kept and self.reason is None:
+            raise ValueError(f"{self.file_path}: a dropped frame needs a reason")
+
+
+@dataclass(frozen=True)
+class SuggestedView:
+    """A pose from which the capture should have been photographed as well."""
+
+    transform_matrix: Matrix
+    label: str | None
+    gain: float
+    """Share of the capture's coverage that a frame at this pose would add, in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """Every frame's decision, and what they were computed from."""
+
+    capture_digest: str
+    """SHA-256 over the frames' names, poses and image contents."""
+    settings: Mapping[str, Any]
+    """The flags that the decisions depend on, as plain JSON values."""
+    checkpoint: str
+    """Name and digest of the checkpoint that scored the frames."""
+    embedder: str
+    threshold: float
+    """Frames whose inconsistency is at or above this were dropped by the model."""
+    frames: tuple[FrameDecision, ...]
+    suggested: tuple[SuggestedView, ...] = ()
+
+    @property
+    def kept(self) -> tuple[FrameDecision, ...]:
+        """The frames that training may use, in the capture's order."""
+        return tuple(frame for frame in self.frames if frame.kept)
+
+    @property
+    def dropped(self) -> tuple[FrameDecision, ...]:
+        """The frames that training must not use, in the capture's order."""
+        return tuple(frame for frame in self.frames if not frame.kept)
+
+    @property
+    def repaired(self) -> tuple[FrameDecision, ...]:
+        """The frames that are kept at another pose than the capture claims."""
+        return tuple(frame for frame in self.kept if frame.repaired_transform_matrix is not None)
+
+    def by_file_path(self) -> dict[str, FrameDecision]:
+        """Return the decisions keyed by the frame's ``file_path``."""
+        return {frame.file_path: frame for frame in self.frames}
+
+    def is_current(self, capture_digest: str, settings: Mapping[str, Any]) -> bool:
+        """Tell whether these decisions are those of the given capture under the given settings."""
+        return self.capture_digest == capture_digest and dict(self.settings) == dict(settings)
+
+    def decided_by_person(self, file_path: str, kept: bool) -> "Decisions":
+        """Return a copy in which a person has kept or dropped one frame.
+
+        Raises:
+            KeyError: no frame has this ``file_path``.
+        """
+        if file_path not in self.by_file_path():
+            raise KeyError(f"no frame {file_path!r} among the {len(self.frames)} decisions")
+        return replace(
+            self,
+            frames=tuple(
+                _person_says(frame, kept) if frame.file_path == file_path else frame for frame in self.frames
+            ),
+        )
+
+    def carrying_over(self, previous: "Decisions") -> "Decisions":
+        """Return a copy in which every decision that a person took in ``previous`` stands again."""
+        persons = {frame.file_path: frame.kept for frame in previous.frames if frame.decided_by == "person"}
+        return replace(
+            self,
+            frames=tuple(
+                _person_says(frame, persons[frame.file_path]) if frame.file_path in persons else frame
+                for frame in self.frames
+            ),
+        )
+
+
+def _person_says(frame: FrameDecision, kept: bool) -> FrameDecision:
+    """Overrule the model for one frame; a repaired pose stays only with a frame that is kept."""
+    repaired = frame.repaired_transform_matrix if kept else None
+    reason: Reason | None = ("pose" if repaired else None) if kept else "manual"
+    return replace(frame, kept=kept, reason=reason, decided_by="person", repaired_transform_matrix=repaired)
+
+
+def to_json(decisions: Decisions) -> str:
+    """Serialise decisions to the text of ``filtered_views.json``."""
+    record = {"schema_version": SCHEMA_VERSION, **asdict(decisions)}
+    return json.dumps(_rounded(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def from_json(text: str) -> Decisions:
+    """Parse the text of ``filtered_views.json``.
+
+    Raises:
+        ValueError: the text is no JSON, lacks a field, or has another schema version.
+    """
+    try:
+        record = json.loads(text)
+        version = record["schema_version"]
+        if version != SCHEMA_VERSION:
+            raise ValueError(f"schema_version is {version!r}, this program reads {SCHEMA_VERSION}")
+        return Decisions(
+            capture_digest=record["capture_digest"],
+            settings=record["settings"],
+            checkpoint=record["checkpoint"],
+            embedder=record["embedder"],
+            threshold=record["threshold"],
+            frames=tuple(_frame_from(entry) for entry in record["frames"]),
+            suggested=tuple(_suggestion_from(entry) for entry in record["suggested"]),
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"not a decisions file: {type(error).__name__} {error}") from error
+
+
+def write(decisions: Decisions, path: Path) -> None:
+    """Write ``filtered_views.json`` atomically: readers see the old file or the new one, never half of it."""
+    write_text_atomically(path, to_json(decisions))
+
+
+def read(path: Path) -> Decisions:
+    """Read ``filtered_views.json``.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged or of another schema version; the message names it.
+    """
+    try:
+        return from_json(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}. Mend it, or run ns-mtcm-filter with --reset.") from error
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Write a text file through a temporary file in the same folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _rounded(value: Any) -> Any:
+    """Round scores so that the last bits of a sum, which differ between machines, do not reach the file.
+
+    Matrices keep all their digits: a repaired pose must not move by being written.
+    """
+    if isinstance(value, dict):
+        return {
+            key: entry if key in ("transform_matrix", "repaired_transform_matrix", "settings") else _rounded(entry)
+            for key, entry in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [_rounded(entry) for entry in value]
+    if isinstance(value, float) and math.isfinite(value):
+        return round(value, _SCORE_DECIMALS)
+    return value
+
+
+def _frame_from(entry: Mapping[str, Any]) -> FrameDecision:
+    fields = dict(entry)
+    fields["modality"] = ModalityScores(**entry["modality"])
+    fields["repaired_transform_matrix"] = _matrix_from(entry["repaired_transform_matrix"])
+    return FrameDecision(**fields)
+
+
+def _suggestion_from(entry: Mapping[str, Any]) -> SuggestedView:
+    matrix = _matrix_from(entry["transform_matrix"])
+    if matrix is None:
+        raise ValueError("a suggested view needs a transform_matrix")
+    return SuggestedView(matrix, entry["label"], entry["gain"])
+
+
+def _matrix_from(rows: Any) -> Matrix | None:
+    return None if rows is None else tuple(tuple(float(number) for number in row) for row in rows)
