@@ -18,7 +18,7 @@ _MISTAKES = (ValueError, FileNotFoundError, NotADirectoryError, IsADirectoryErro
 def clear_errors() -> Iterator[None]:
     """Turn a user's mistake inside the block into one line on stderr and exit code 2.
 
-    Mistakes are ``ValueError`` and the errors of a wrong path. Anything else is a bug and keeps its traceback.
+    Mistakes are ``ValueError`` and the errors of a wrong path. Anything else is a bug, with its traceback.
     Ctrl-C ends with one line and the shell's code for it, 130.
     """
     try:
@@ -34,7 +34,7 @@ def clear_errors() -> Iterator[None]:
 
 
 def in_one_line(error: Exception) -> str:
-    """Return an exception's message without line breaks; an ``OSError`` of the system names its file first."""
+    """Return an exception's message without line breaks; the system's own errors name their file first."""
     if isinstance(error, OSError) and error.filename is not None:
         return f"{os.fspath(error.filename)}: {(error.strerror or 'cannot be read').lower()}"
     return " ".join(str(error).split()) or type(error).__name__
