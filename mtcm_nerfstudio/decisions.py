@@ -137,9 +137,7 @@ class Decisions:
             raise KeyError(f"no frame {file_path!r} among the {len(self.frames)} decisions")
         return replace(
             self,
-            frames=tuple(
-                _person_says(frame, kept) if frame.file_path == file_path else frame for frame in self.frames
-            ),
+            frames=tuple(_person_says(frame, kept) if frame.file_path == file_path else frame for frame in self.frames),
         )
 
     def carrying_over(self, previous: "Decisions") -> "Decisions":

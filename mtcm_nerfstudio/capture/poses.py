@@ -118,7 +118,7 @@ def with_continuous_signs(wxyz: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, "
     return out
 
 
-def rotation_angle_degrees(a: Float[np.ndarray, "*n 3 3"], b: Float[np.ndarray, "*n 3 3"]) -> Float[np.ndarray, "*n"]:
+def rotation_angle_degrees(a: Float[np.ndarray, "*n 3 3"], b: Float[np.ndarray, "*n 3 3"]) -> Float[np.ndarray, " *n"]:
     """Return the angle of the rotation between ``a`` and ``b``, in degrees within [0, 180].
 
     2·asin(‖a − b‖ / √8) keeps its precision for small angles, where the arc cosine of the trace loses it.
@@ -127,7 +127,7 @@ def rotation_angle_degrees(a: Float[np.ndarray, "*n 3 3"], b: Float[np.ndarray, 
     return np.degrees(2.0 * np.arcsin(np.clip(chord, 0.0, 1.0)))
 
 
-def geometric_median(points: Float[np.ndarray, "n d"], iterations: int = 200) -> Float[np.ndarray, "d"]:
+def geometric_median(points: Float[np.ndarray, "n d"], iterations: int = 200) -> Float[np.ndarray, " d"]:
     """Return the point with the smallest sum of distances to all points (Weiszfeld's algorithm).
 
     Half of the points may lie anywhere and it stays among the others.
@@ -178,7 +178,7 @@ def capture_frame(c2w: Float[np.ndarray, "n 4 4"]) -> CaptureFrame:
     return CaptureFrame(origin, np.stack([right, up, -ahead]), unit)
 
 
-def far_away(positions: Float[np.ndarray, "n 3"], limit: float = 50.0) -> Bool[np.ndarray, "n"]:
+def far_away(positions: Float[np.ndarray, "n 3"], limit: float = 50.0) -> Bool[np.ndarray, " n"]:
     """Tell which positions lie absurdly far out: beyond ``limit`` times the third quartile of the distances.
 
     No walk around anything looks like this; a pose that diverged in bundle adjustment does.

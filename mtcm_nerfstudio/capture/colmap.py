@@ -1,0 +1,141 @@
+"""Reading a capture from a COLMAP model, text or binary, through pycolmap."""
+
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pycolmap
+
+from mtcm_nerfstudio.capture.capture import Capture, Frame, Intrinsics, in_temporal_order
+from mtcm_nerfstudio.capture.images import list_images, mask_beside, read_exif
+from mtcm_nerfstudio.capture.poses import OPENGL_FROM_OPENCV
+
+SPARSE_FOLDERS = ("colmap/sparse", "sparse")
+IMAGE_FOLDERS = ("images", "image", "input", ".")
+
+_FISHEYE = {"SIMPLE_RADIAL_FISHEYE": ("k1",), "RADIAL_FISHEYE": ("k1", "k2")}
+_NERFSTUDIO_MODEL = {
+    "SIMPLE_PINHOLE": "PINHOLE",
+    "SIMPLE_RADIAL": "OPENCV",
+    "RADIAL": "OPENCV",
+    **dict.fromkeys(_FISHEYE, "OPENCV_FISHEYE"),
+}
+"""COLMAP's small models are special cases of these, which nerfstudio reads."""
+
+
+def find_model(root: Path) -> Path | None:
+    """Return the folder of the COLMAP model below ``root`` that has most images, or None if there is none.
+
+    COLMAP numbers the models of a capture that falls apart (``sparse/0``, ``sparse/1`` …), the largest not always
+    first. A folder that is itself a model counts too.
+    """
+    models = [folder for folder in _model_folders(root) if _is_model(folder)]
+    if len(models) <= 1:
+        return models[0] if models else None
+    return max(models, key=lambda folder: pycolmap.Reconstruction(str(folder)).num_reg_images())
+
+
+def read_colmap(root: Path, model_dir: Path | None = None) -> Capture:
+    """Read the registered images of a COLMAP model as a capture.
+
+    Args:
+        root: the capture's folder, which holds the images in ``images/`` (or ``image/``, ``input/``, or itself).
+        model_dir: the model's folder; without it, the one ``find_model`` finds.
+
+    Raises:
+        FileNotFoundError: there is no model.
+        ValueError: the model cannot be read, or has no registered image.
+    """
+    model_dir = model_dir or find_model(root)
+    if model_dir is None:
+        raise FileNotFoundError(f"{root}: has no COLMAP model in sparse/0 or colmap/sparse/0. Run ns-mtcm-process.")
+    reconstruction = read_model(model_dir)
+    images = [image for image in reconstruction.images.values() if image.has_pose]
+    if not images:
+        raise ValueError(f"{model_dir}: no image has a pose. Run COLMAP again with more overlap between photos.")
+    folder = _image_folder(root, [image.name for image in images])
+    frames = [_frame(root, folder, image, reconstruction.cameras[image.camera_id]) for image in images]
+    return Capture(
+        root=root,
+        name=root.resolve().name,
+        source="colmap",
+        frames=in_temporal_order(frames),
+        model_dir=model_dir,
+        notes=_unregistered(root / folder, {image.name for image in images}),
+    )
+
+
+def read_model(model_dir: Path) -> pycolmap.Reconstruction:
+    """Read a COLMAP model, or raise ValueError with one line that names it."""
+    try:
+        return pycolmap.Reconstruction(str(model_dir))
+    except (RuntimeError, ValueError, IndexError) as error:
+        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+        raise ValueError(f"{model_dir}: cannot be read as a COLMAP model ({reason})") from error
+
+
+def intrinsics_of(camera: pycolmap.Camera) -> Intrinsics:
+    """Express a COLMAP camera in transforms.json's terms (``k1``, ``p1`` …, the model's name as nerfstudio's)."""
+    named = dict(zip((name.strip() for name in camera.params_info.split(",")), camera.params, strict=True))
+    if "k" in named:
+        named["k1"] = named.pop("k")
+    return Intrinsics(
+        camera_model=_NERFSTUDIO_MODEL.get(camera.model.name, camera.model.name),
+        width=camera.width,
+        height=camera.height,
+        fl_x=float(camera.focal_length_x),
+        fl_y=float(camera.focal_length_y),
+        cx=float(camera.principal_point_x),
+        cy=float(camera.principal_point_y),
+        distortion=tuple((key, float(value)) for key, value in named.items() if key[0] in "kp"),
+    )
+
+
+def _frame(root: Path, folder: PurePosixPath, image: pycolmap.Image, camera: pycolmap.Camera) -> Frame:
+    file_path = (folder / image.name).as_posix()
+    exif = read_exif(root / file_path)
+    camera_from_world = np.vstack([image.cam_from_world().matrix(), [0.0, 0.0, 0.0, 1.0]])
+    return Frame(
+        file_path=file_path,
+        image_path=root / file_path,
+        c2w=_inverse_or_nan(camera_from_world) @ OPENGL_FROM_OPENCV,
+        intrinsics=intrinsics_of(camera),
+        timestamp=exif.timestamp,
+        mask_path=mask_beside(root, f"images/{image.name}"),
+        focal_over_diagonal=exif.focal_over_diagonal,
+    )
+
+
+def _inverse_or_nan(matrix: np.ndarray) -> np.ndarray:
+    return np.linalg.inv(matrix) if np.isfinite(matrix).all() else np.full((4, 4), np.nan)
+
+
+def _model_folders(root: Path) -> Iterator[Path]:
+    for sparse in SPARSE_FOLDERS:
+        folder = root / sparse
+        if folder.is_dir():
+            yield from sorted(path for path in folder.iterdir() if path.is_dir())
+            yield folder
+    yield root
+
+
+def _is_model(folder: Path) -> bool:
+    return any(
+        all((folder / f"{name}{suffix}").is_file() for name in ("cameras", "images")) for suffix in (".bin", ".txt")
+    )
+
+
+def _image_folder(root: Path, names: list[str]) -> PurePosixPath:
+    """Return the folder that holds most of the model's images, as a path relative to the capture's."""
+    found = {folder: sum((root / folder / name).is_file() for name in names) for folder in IMAGE_FOLDERS}
+    return PurePosixPath(max(IMAGE_FOLDERS, key=lambda folder: found[folder]))
+
+
+def _unregistered(folder: Path, registered: set[str]) -> tuple[str, ...]:
+    if not folder.is_dir():
+        return ()
+    left_out = [name for path in list_images(folder) if (name := path.relative_to(folder).as_posix()) not in registered]
+    if not left_out:
+        return ()
+    named = ", ".join(left_out[:5]) + (" …" if len(left_out) > 5 else "")
+    return (f"COLMAP gave no pose to {len(left_out)} of {len(left_out) + len(registered)} images: {named}.",)

@@ -1,0 +1,136 @@
+"""Reading image files: pixels, masks, and what EXIF says about when and how a photo was taken."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+from PIL import ExifTags, Image
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"})
+
+FULL_FRAME_DIAGONAL_MM = 43.2666
+"""Diagonal of the 36 × 24 mm frame that 35-mm-equivalent focal lengths refer to."""
+
+
+class UnreadableImageError(ValueError):
+    """The image file is there but cannot be decoded."""
+
+
+@dataclass(frozen=True)
+class ExifFacts:
+    """What a photo's EXIF block says; None where it says nothing."""
+
+    timestamp: float | None = None
+    """Seconds since 1970 of the camera's own clock, read as if it ran in UTC."""
+    focal_over_diagonal: float | None = None
+    """From the 35-mm-equivalent focal length (unitless)."""
+
+
+def read_rgb(path: Path) -> Image.Image:
+    """Read and decode an image as RGB, as it is stored: EXIF orientation is not applied.
+
+    Intrinsics and poses refer to the stored pixels, so turning them would tear the two apart.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UnreadableImageError: the file is damaged, cut short or no image.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such image")
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UnreadableImageError(f"{path}: cannot be decoded ({error})") from error
+
+
+def image_size(path: Path) -> tuple[int, int] | None:
+    """Return (width, height) in pixels from the image's header, or None where it has none to read."""
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+
+
+def read_mask(path: Path) -> Bool[np.ndarray, "height width"]:
+    """Read a mask: True where it is brighter than half (or opaque, when it is an alpha channel alone).
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UnreadableImageError: the file is damaged or no image.
+    """
+    return np.asarray(read_rgb(path).convert("L")) > 127
+
+
+def mask_area(path: Path) -> float:
+    """Return the share of the image that the mask marks, in [0, 1]. Raises as ``read_mask`` does."""
+    return float(read_mask(path).mean())
+
+
+def mask_beside(root: Path, file_path: str) -> Path | None:
+    """Find the mask of ``images/0001.jpg`` in ``masks/`` where the capture has one without listing it.
+
+    The names in use are ``masks/0001.png``, ``masks/0001_mask.png`` and COLMAP's ``masks/0001.jpg.png``.
+    """
+    path = PurePosixPath(file_path)
+    within = PurePosixPath(*path.parts[1:]) if len(path.parts) > 1 else path
+    names = (within.with_suffix(".png"), within.with_name(f"{within.stem}_mask.png"), f"{within}.png")
+    return next((root / "masks" / name for name in names if (root / "masks" / name).is_file()), None)
+
+
+def list_images(folder: Path) -> list[Path]:
+    """List the image files below a folder, hidden ones (``._img.png``) left out, sorted by path."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+
+
+def read_exif(path: Path) -> ExifFacts:
+    """Read time and focal length from an image's EXIF block; a file without one, or broken, gives no facts."""
+    try:
+        with Image.open(path) as image:
+            details = image.getexif().get_ifd(ExifTags.IFD.Exif)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return ExifFacts()
+    return ExifFacts(_exif_timestamp(details), _focal_share(details.get(ExifTags.Base.FocalLengthIn35mmFilm)))
+
+
+def parse_exif_date(text: str, subseconds: str = "") -> float | None:
+    """Turn an EXIF date (``2024:05:31 12:00:00``; ISO 8601 is read too) into seconds, or None if it is no date."""
+    cleaned = text.strip().strip("\0").replace("T", " ")
+    date, _, clock = cleaned.partition(" ")
+    try:
+        moment = datetime.fromisoformat(f"{date.replace(':', '-')} {clock.replace('Z', '')}".strip())
+    except ValueError:
+        return None
+    fraction = subseconds.strip().strip("\0")
+    return moment.replace(tzinfo=moment.tzinfo or timezone.utc).timestamp() + (
+        float(f"0.{fraction}") if fraction.isdecimal() else 0.0
+    )
+
+
+def _exif_timestamp(details: Mapping[int, Any]) -> float | None:
+    for date_tag, fraction_tag in (
+        (ExifTags.Base.DateTimeOriginal, ExifTags.Base.SubsecTimeOriginal),
+        (ExifTags.Base.DateTimeDigitized, ExifTags.Base.SubsecTimeDigitized),
+    ):
+        text = details.get(date_tag)
+        if isinstance(text, str) and (seconds := parse_exif_date(text, str(details.get(fraction_tag, "")))) is not None:
+            return seconds
+    return None
+
+
+def _focal_share(focal_35mm: Any) -> float | None:
+    try:
+        focal = float(focal_35mm)
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+    return focal / FULL_FRAME_DIAGONAL_MM if focal > 0 else None
