@@ -17,7 +17,7 @@ from mtcm_nerfstudio.capture.capture import Capture, Frame
 from mtcm_nerfstudio.capture.images import UnreadableImageError, mask_area, read_rgb
 from mtcm_nerfstudio.tokens.cache import Cache
 from mtcm_nerfstudio.tokens.embedders import Embedder, EmbedderName, load_embedder
-from mtcm_nerfstudio.tokens.embedders.precomputed import read_embedding
+from mtcm_nerfstudio.tokens.embedders.precomputed import read_embeddings
 from mtcm_nerfstudio.tokens.tokens import EMBEDDING_DIM, FrameTokens, RawFeatures, assemble_tokens
 
 ImageStatus = Literal["ok", "missing image", "unreadable image"]
@@ -54,7 +54,7 @@ def tokens_of(
     cache = cache or Cache()
     status, readable = _digests(capture.frames, cache)
     if embedder == "precomputed" or embedder == capture.embedder:
-        embeddings = _precomputed(capture.frames)
+        embeddings = read_embeddings(capture.frames).astype(np.float64)
         unverified = [i for i, digest in readable.items() if cache.get(_READABLE, digest) is None]
         for i in _tracked(unverified, "Reading images", progress):
             status[i] = _verify(capture.frames[i], readable[i], cache)
@@ -121,16 +121,6 @@ def _verify(frame: Frame, digest: str, cache: Cache) -> ImageStatus:
         return "unreadable image"
     cache.put(_READABLE, digest, np.ones(1))
     return "ok"
-
-
-def _precomputed(frames: Sequence[Frame]) -> Float[np.ndarray, "frame 384"]:
-    absent = np.full(EMBEDDING_DIM, np.nan)
-    return np.stack(
-        [
-            absent if frame.embedding_path is None else read_embedding(frame.embedding_path, frame.embedding_row)
-            for frame in frames
-        ]
-    ).astype(np.float64)
 
 
 def _mask_area(frame: Frame, cache: Cache) -> float | None:

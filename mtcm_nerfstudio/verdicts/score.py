@@ -1,0 +1,91 @@
+"""What the trained transformer says about each frame of a capture."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from mtcm_nerfstudio.consistency.checkpoint import CheckpointCard
+from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer, ModelOutput
+from mtcm_nerfstudio.tokens.tokens import FrameTokens, RawFeatures, assemble_tokens
+
+ModelReason = Literal["pose", "blur", "exposure", "occlusion", "foreign"]
+MODEL_REASONS: tuple[ModelReason, ...] = ("pose", "blur", "exposure", "occlusion", "foreign")
+"""The reasons that the transformer can name, in the order of its reason head."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """The transformer's word on each frame, row i belonging to frame i."""
+
+    inconsistency: Float[np.ndarray, " frame"]
+    """Calibrated probability that the frame does not agree with the capture, in [0, 1]."""
+    modality: Float[np.ndarray, "frame 3"]
+    """The same for its image, its pose and its time alone (not calibrated)."""
+    reasons: Float[np.ndarray, "frame 5"]
+    """Probability of each of ``MODEL_REASONS``, given that the frame is inconsistent; rows sum to 1."""
+    states: Float[np.ndarray, "frame 256"]
+    """The last layer's token states: the frame's learned (pose) embedding."""
+
+    def __len__(self) -> int:
+        """Return the number of frames."""
+        return len(self.inconsistency)
+
+
+def score_frames(model: ConsistencyTransformer, card: CheckpointCard, raw: RawFeatures) -> Scores:
+    """Score every frame of a capture against all the others.
+
+    A capture longer than the sequences that the checkpoint was trained on is read in windows of that length, each
+    normalised by itself as in training: neighbouring frames together, with half a window's overlap. A frame's
+    logits are the mean over the windows that it lies in.
+    """
+    if len(raw) == 0:
+        return Scores(np.zeros(0), np.zeros((0, 3)), np.zeros((0, 5)), np.zeros((0, model.config.d_model)))
+    sums = [np.zeros((len(raw), width)) for width in (1, 3, 5, model.config.d_model)]
+    counts = np.zeros((len(raw), 1))
+    for window in windows(len(raw), card.window):
+        output = read_tokens(model, assemble_tokens(raw.subset(window)))
+        parts = (output.inconsistency_logit[..., None], output.modality_logits, output.reason_logits, output.states)
+        for total, part in zip(sums, parts, strict=True):
+            total[window] += part[0].double().cpu().numpy()
+        counts[window] += 1
+    logits, modality, reasons, states = (total / counts for total in sums)
+    return Scores(
+        inconsistency=_sigmoid(card.calibration_scale * logits[:, 0] + card.calibration_offset),
+        modality=_sigmoid(modality),
+        reasons=_softmax(reasons),
+        states=states,
+    )
+
+
+@torch.inference_mode()
+def read_tokens(model: ConsistencyTransformer, tokens: FrameTokens) -> ModelOutput:
+    """Run the transformer once over the tokens of one capture, nothing hidden."""
+    device = next(model.parameters()).device
+    present = torch.from_numpy(tokens.present).to(device)[None]
+    return model(
+        torch.from_numpy(tokens.tokens).to(device)[None],
+        present,
+        torch.ones_like(present[..., 0]),
+        torch.zeros_like(present),
+    )
+
+
+def windows(count: int, length: int) -> list[Int[np.ndarray, " window"]]:
+    """Cut frames 0 … count − 1 into windows of at most ``length``, evenly spaced with at least half in common."""
+    if count <= length:
+        return [np.arange(count)]
+    steps = int(np.ceil((count - length) / (length / 2)))
+    starts = np.round(np.linspace(0, count - length, steps + 1)).astype(int)
+    return [np.arange(start, start + length) for start in starts]
+
+
+def _sigmoid(logits: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+    return 1.0 / (1.0 + np.exp(-np.clip(logits, -60.0, 60.0)))
+
+
+def _softmax(logits: Float[np.ndarray, "frame kind"]) -> Float[np.ndarray, "frame kind"]:
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return shifted / shifted.sum(axis=1, keepdims=True)
