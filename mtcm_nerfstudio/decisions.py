@@ -30,6 +30,9 @@ Reason = Literal[
 ]
 """Why a frame was dropped (``pose`` also marks a frame that was kept at a repaired pose)."""
 
+UNUSABLE: frozenset[Reason] = frozenset({"missing image", "unreadable image", "invalid pose"})
+"""Reasons that nobody can overrule: nerfstudio cannot train on such a frame."""
+
 DecidedBy = Literal["model", "rule", "person"]
 
 Matrix = tuple[tuple[float, ...], ...]
@@ -131,22 +134,30 @@ class Decisions:
         """Return a copy in which a person has kept or dropped one frame.
 
         Raises:
-            KeyError: no frame has this ``file_path``.
+            ValueError: no frame has this ``file_path``, or it is to be kept and cannot be trained on.
         """
-        if file_path not in self.by_file_path():
-            raise KeyError(f"no frame {file_path!r} among the {len(self.frames)} decisions")
+        frame = self.by_file_path().get(file_path)
+        if frame is None:
+            raise ValueError(f"no frame {file_path!r} among the {len(self.frames)} decisions")
+        if kept and frame.reason in UNUSABLE:
+            raise ValueError(f"{file_path} cannot be kept: {frame.reason}")
         return replace(
             self,
             frames=tuple(_person_says(frame, kept) if frame.file_path == file_path else frame for frame in self.frames),
         )
 
     def carrying_over(self, previous: "Decisions") -> "Decisions":
-        """Return a copy in which every decision that a person took in ``previous`` stands again."""
+        """Return a copy in which every decision that a person took in ``previous`` stands again.
+
+        A frame that has become unusable since stays dropped.
+        """
         persons = {frame.file_path: frame.kept for frame in previous.frames if frame.decided_by == "person"}
         return replace(
             self,
             frames=tuple(
-                _person_says(frame, persons[frame.file_path]) if frame.file_path in persons else frame
+                _person_says(frame, persons[frame.file_path])
+                if frame.file_path in persons and not (frame.reason in UNUSABLE and persons[frame.file_path])
+                else frame
                 for frame in self.frames
             ),
         )

@@ -30,12 +30,17 @@ class Cache:
     A cache that cannot be opened or written is replaced by one in memory, with a warning: it only costs time.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
-        """Open the cache at ``path`` (default: ``default_cache_file()``), making it where there is none."""
+    def __init__(self, path: Path | None = None, read_only: bool = False) -> None:
+        """Open the cache at ``path`` (default: ``default_cache_file()``), making it where there is none.
+
+        With ``read_only`` nothing is made or written; what is computed is forgotten.
+        """
         self.path = path or default_cache_file()
+        self._read_only = read_only
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = _open(str(self.path))
+            if not read_only:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._database = _open(str(self.path) if self.path.exists() or not read_only else ":memory:")
         except (OSError, sqlite3.Error) as error:
             warnings.warn(f"{self.path}: cannot be used as a cache ({error}); nothing is kept this time", stacklevel=2)
             self._database = _open(":memory:")
@@ -83,6 +88,8 @@ class Cache:
         self._database.close()
 
     def _write(self, statement: str, rows: list[tuple]) -> None:
+        if self._read_only:
+            return
         try:
             with self._database:
                 self._database.executemany(statement, rows)

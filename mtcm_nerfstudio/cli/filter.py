@@ -1,0 +1,58 @@
+"""ns-mtcm-filter: score every frame of a capture and say which to keep.
+
+Usage:
+    ns-mtcm-filter --data CAPTURE                      decisions and exports go to CAPTURE/mtcm/
+    ns-mtcm-filter --data CAPTURE --dry-run            print the same, write nothing
+    ns-mtcm-filter --data CAPTURE --output-dir OUT     write to OUT instead
+    ns-mtcm-filter --data data --identity NAME         one identity of the identity layout
+    ns-mtcm-filter --data CAPTURE --export-capture DIR a drop-in capture of the kept frames for any tool
+    ns-mtcm-filter --data CAPTURE --reset              forget earlier decisions, a person's too
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import tyro
+
+from mtcm_nerfstudio.capture.export import export_capture
+from mtcm_nerfstudio.cli.errors import clear_errors
+from mtcm_nerfstudio.filtering import FilterSettings, current_decisions, summary
+
+
+@dataclass(frozen=True)
+class FilterCommand:
+    """Score every frame of a capture, and write which to keep and why."""
+
+    data: Path
+    """The capture: a folder with a transforms.json, a COLMAP model, the identity layout, or bare photos."""
+    output_dir: Path | None = None
+    """Where the decisions go. Default: mtcm/ in the capture."""
+    export_capture: Path | None = None
+    """Also write a capture of the kept frames to this folder: transforms.json, COLMAP model, images."""
+    reset: bool = False
+    """Forget the decisions that are there, a person's too."""
+    dry_run: bool = False
+    """Print what would be decided and write nothing."""
+    filter: tyro.conf.OmitArgPrefixes[FilterSettings] = field(default_factory=FilterSettings)
+    """How to filter."""
+
+    def run(self) -> None:
+        """Filter and print the summary."""
+        result = current_decisions(self.data, self.filter, self.output_dir, self.reset, self.dry_run)
+        print("\n".join(summary(result)))
+        if self.dry_run:
+            return
+        print(f"  decisions: {result.output_dir / 'filtered_views.json'}")
+        if self.export_capture is not None:
+            export_capture(result.capture, result.decisions, self.export_capture)
+            print(f"  capture of the kept frames: {self.export_capture}")
+
+
+def entrypoint() -> None:
+    """Run the command line."""
+    with clear_errors():
+        tyro.cli(FilterCommand, description=__doc__).run()
+
+
+if __name__ == "__main__":
+    entrypoint()

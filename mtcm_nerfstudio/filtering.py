@@ -1,0 +1,280 @@
+"""The whole line as one function: capture → tokens → verdicts → views → decisions, and the files it leaves."""
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from mtcm_nerfstudio import decisions as decisions_file
+from mtcm_nerfstudio.capture.capture import Capture
+from mtcm_nerfstudio.capture.read import SourceChoice, read_capture
+from mtcm_nerfstudio.consistency.checkpoint import CheckpointCard, load_checkpoint, read_card
+from mtcm_nerfstudio.decisions import Decisions, FrameDecision
+from mtcm_nerfstudio.tokens.cache import Cache
+from mtcm_nerfstudio.tokens.embedders.base import EmbedderName
+from mtcm_nerfstudio.tokens.tokenise import TokenisedCapture, tokens_of
+from mtcm_nerfstudio.tokens.tokens import RawFeatures, assemble_tokens
+from mtcm_nerfstudio.verdicts.rules import RuledOut, rule_out
+from mtcm_nerfstudio.verdicts.score import Scores, score_frames
+from mtcm_nerfstudio.verdicts.verdict import GuardRails, Verdict, judge
+from mtcm_nerfstudio.views.coverage import holes
+from mtcm_nerfstudio.views.labels import labels
+from mtcm_nerfstudio.views.write import EMBEDDINGS, write_decision_exports, write_embeddings
+
+
+@dataclass(frozen=True)
+class FilterSettings:
+    """How a capture is filtered."""
+
+    source: SourceChoice = "auto"
+    """Which layout to read. auto: transforms.json, else a COLMAP model, else the identity layout, else bare photos."""
+    identity: str | None = None
+    """Which identity to read, where the folder holds several."""
+    checkpoint: Path | None = None
+    """The trained transformer (its .safetensors file). Default: the one that comes with the package."""
+    embedder: EmbedderName | None = None
+    """Image embedding. Default: the one that the checkpoint was trained on; no other will do."""
+    threshold: float | None = None
+    """Drop frames whose inconsistency, in [0, 1], is at or above this. Default: the checkpoint's own."""
+    min_frames: int = 8
+    """Never leave fewer frames than this (where the capture has as many)."""
+    max_drop_share: float = 0.5
+    """Never drop more than this share of the frames that can be trained on, in [0, 1]."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.threshold is not None and not 0.0 <= self.threshold <= 1.0:
+            raise ValueError(f"--threshold must lie in [0, 1], got {self.threshold}")
+        _ = self.guard_rails
+
+    @property
+    def guard_rails(self) -> GuardRails:
+        """The limits on what the model may drop."""
+        return GuardRails(self.min_frames, self.max_drop_share)
+
+
+@dataclass(frozen=True, eq=False)
+class FilterResult:
+    """Decisions, and where they came from and went."""
+
+    decisions: Decisions
+    capture: Capture
+    output_dir: Path
+    reused: bool
+    """Whether a file that was there already is current, so that nothing was computed."""
+    warnings: tuple[str, ...]
+    """What a person should know about these decisions, one sentence each; empty where they were reused."""
+
+
+def current_decisions(
+    data: Path,
+    settings: FilterSettings | None = None,
+    output_dir: Path | None = None,
+    reset: bool = False,
+    dry_run: bool = False,
+    progress: bool = True,
+) -> FilterResult:
+    """Return the decisions for a capture: those in its file where they are current, else new ones.
+
+    New decisions are written with all that goes beside them, and a person's decisions are carried over into them.
+
+    Args:
+        data: the capture's folder (or its transforms.json).
+        settings: how to filter.
+        output_dir: where the files go; by default ``mtcm/`` in the capture (``mtcm/<identity>/`` for an identity).
+        reset: forget the decisions that are there, a person's too.
+        dry_run: write nothing.
+        progress: show progress bars on standard error.
+
+    Raises:
+        FileNotFoundError: there is no capture, or no checkpoint.
+        ValueError: one of the files cannot be used; the message names it and says what to do.
+    """
+    settings = settings or FilterSettings()
+    capture = read_capture(data, settings.source, settings.identity)
+    card = read_card(settings.checkpoint)
+    cache = Cache(read_only=dry_run)
+    output_dir = output_dir or default_output_dir(data, capture)
+    path = output_dir / decisions_file.FILE_NAME
+    previous = decisions_file.read(path) if path.is_file() and not reset else None
+    digest, record = capture_digest(capture, cache), settings_record(settings, card)
+    if previous is not None and previous.is_current(digest, record) and (output_dir / EMBEDDINGS).is_file():
+        if not dry_run:
+            write_decision_exports(previous, output_dir)
+        return FilterResult(previous, capture, output_dir, reused=True, warnings=())
+    filtered = filter_capture(capture, settings, cache, progress)
+    decisions = replace(filtered.decisions, capture_digest=digest, settings=record)
+    if previous is not None:
+        decisions = decisions.carrying_over(previous)
+    if not dry_run:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        write_embeddings(filtered.states, output_dir)
+        write_decision_exports(decisions, output_dir)
+        # Last, so that a run that is cut short leaves no file that claims to be current.
+        decisions_file.write(decisions, path)
+    return FilterResult(decisions, capture, output_dir, reused=False, warnings=filtered.warnings)
+
+
+@dataclass(frozen=True, eq=False)
+class Filtered:
+    """What one pass of the filter gives."""
+
+    decisions: Decisions
+    states: Float[np.ndarray, "frame 256"]
+    warnings: tuple[str, ...]
+
+
+def filter_capture(capture: Capture, settings: FilterSettings, cache: Cache, progress: bool = True) -> Filtered:
+    """Filter a capture, from its files to decisions, without writing anything but the cache.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint.
+        ValueError: the checkpoint was trained on another embedding, or an embedding file is damaged.
+    """
+    model, card = load_checkpoint(settings.checkpoint)
+    tokenised = tokens_of(capture, embedder_for(settings, card), cache, progress)
+    ruled = rule_out(tokenised)
+    scores = _scores_of_all(ruled, score_frames(model, card, ruled.raw.subset(ruled.readable)), model.config.d_model)
+    threshold = card.threshold if settings.threshold is None else settings.threshold
+    verdicts = judge(ruled, assemble_tokens(ruled.raw), scores, threshold, settings.guard_rails)
+    decisions = Decisions(
+        capture_digest="",
+        settings={},
+        checkpoint=f"{card.name} {card.digest[:16]}",
+        embedder=tokenised.raw.embedder,
+        threshold=threshold,
+        frames=_frame_decisions(tokenised, verdicts),
+    )
+    return Filtered(decisions, scores.states, _warnings(capture, tokenised.raw, verdicts, settings.guard_rails))
+
+
+def embedder_for(settings: FilterSettings, card: CheckpointCard) -> EmbedderName:
+    """Return the checkpoint's embedder, or raise ValueError where the settings insist on another."""
+    if settings.embedder is not None and settings.embedder != card.embedder:
+        raise ValueError(
+            f"the checkpoint {card.name} was trained on {card.embedder} embeddings, not on {settings.embedder}: "
+            "leave --embedder out, or train a checkpoint on it with ns-mtcm-train"
+        )
+    return card.embedder
+
+
+def default_output_dir(data: Path, capture: Capture) -> Path:
+    """Return ``mtcm/`` in the capture's folder; each identity of a folder has its own below it."""
+    folder = data.parent if data.is_file() else data
+    return folder / "mtcm" / capture.name if capture.source == "identity" else folder / "mtcm"
+
+
+def settings_record(settings: FilterSettings, card: CheckpointCard) -> dict[str, Any]:
+    """Return what the decisions depend on beside the capture, as plain JSON without paths."""
+    return {
+        "checkpoint": card.digest,
+        "embedder": card.embedder,
+        "threshold": settings.threshold,
+        "min_frames": settings.min_frames,
+        "max_drop_share": settings.max_drop_share,
+    }
+
+
+def capture_digest(capture: Capture, cache: Cache) -> str:
+    """Return a SHA-256 over everything about the capture that its tokens are made of."""
+    digest = hashlib.sha256()
+    for frame in capture.frames:
+        facts = (
+            frame.file_path,
+            None if frame.c2w is None else frame.c2w.tobytes(),
+            frame.timestamp,
+            frame.intrinsics,
+            frame.focal_over_diagonal,
+            frame.embedding_row,
+            *(_content(path, cache) for path in (frame.image_path, frame.mask_path, frame.embedding_path)),
+        )
+        digest.update(repr(facts).encode())
+    return digest.hexdigest()
+
+
+def summary(result: FilterResult) -> list[str]:
+    """Say in a few lines what was decided: kept, dropped by reason (each such frame by name), repaired, warnings."""
+    decisions = result.decisions
+    dropped = Counter(frame.reason for frame in decisions.dropped)
+    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items(), key=lambda item: -item[1]))
+    lines = [
+        f"MTCM: {result.capture.name}: kept {len(decisions.kept)} of {len(decisions.frames)} frames"
+        + (f", dropped {len(decisions.dropped)} ({reasons})" if reasons else ", dropped none")
+        + (f", repaired {len(decisions.repaired)}" if decisions.repaired else "")
+        + (" (decided earlier)" if result.reused else "")
+    ]
+    lines += [_dropped_line(frame) for frame in decisions.dropped]
+    lines += [f"  note: {note}" for note in (*result.capture.notes, *result.warnings)]
+    return lines
+
+
+def _dropped_line(frame: FrameDecision) -> str:
+    at_odds = f", most at odds with {frame.most_at_odds_with}" if frame.most_at_odds_with else ""
+    grounds = f"inconsistency {frame.inconsistency:.2f}" if frame.decided_by == "model" else f"by {frame.decided_by}"
+    return f"  dropped {frame.file_path}: {frame.reason} ({grounds}{at_odds})"
+
+
+def _scores_of_all(ruled: RuledOut, scores: Scores, width: int) -> Scores:
+    """Spread the scores of the frames that were read over all frames, NaN for the others."""
+
+    def spread(values: Float[np.ndarray, "*any"]) -> Float[np.ndarray, "*any"]:
+        out = np.full((len(ruled.readable), *values.shape[1:]), np.nan)
+        out[ruled.readable] = values
+        return out
+
+    states = scores.states if len(scores) else np.zeros((0, width))
+    return Scores(spread(scores.inconsistency), spread(scores.modality), spread(scores.reasons), spread(states))
+
+
+def _frame_decisions(tokenised: TokenisedCapture, verdicts: tuple[Verdict, ...]) -> tuple[FrameDecision, ...]:
+    names = tokenised.raw.file_paths
+    return tuple(
+        FrameDecision(
+            file_path=name,
+            inconsistency=verdict.inconsistency,
+            kept=verdict.kept,
+            reason=verdict.reason,
+            decided_by=verdict.decided_by,
+            label=label,
+            modality=verdict.modality,
+            evidence=verdict.evidence,
+            most_at_odds_with=None if verdict.most_at_odds_with is None else names[verdict.most_at_odds_with],
+        )
+        for name, verdict, label in zip(names, verdicts, labels(tokenised.raw.c2w), strict=True)
+    )
+
+
+def _warnings(
+    capture: Capture, raw: RawFeatures, verdicts: tuple[Verdict, ...], guard_rails: GuardRails
+) -> tuple[str, ...]:
+    names = raw.file_paths
+    spared = [name for name, verdict in zip(names, verdicts, strict=True) if verdict.spared]
+    out = []
+    if spared:
+        out.append(
+            f"{len(spared)} more frames looked inconsistent and stay, since at least {guard_rails.min_frames} frames "
+            f"and {1 - guard_rails.max_drop_share:.0%} of them are to stay: {_named(spared)}. Look at the capture."
+        )
+    kept = np.array([verdict.kept for verdict in verdicts])
+    trusted = np.array([verdict.reason not in ("pose", "foreign", "invalid pose") for verdict in verdicts])
+    for hole in holes(raw.c2w, kept, trusted):
+        span = names[hole.first] if hole.first == hole.last else f"{names[hole.first]} to {names[hole.last]}"
+        out.append(
+            f"Without {span} a part of the subject is seen from far off only: the nearest kept frame looks "
+            f"{hole.angle_degrees:.0f}° away."
+        )
+    if not any(frame.has_usable_pose for frame in capture.frames):
+        out.append("No frame has a pose: frames were judged by image and time alone. Pose them with ns-mtcm-process.")
+    return tuple(out)
+
+
+def _named(names: list[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (" …" if len(names) > most else "")
+
+
+def _content(path: Path | None, cache: Cache) -> str | None:
+    return cache.content_digest(path) if path is not None and path.is_file() else None

@@ -1,0 +1,53 @@
+"""What can be said of a frame without any model: that it cannot be trained on."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Bool
+
+from mtcm_nerfstudio.capture.poses import far_away
+from mtcm_nerfstudio.decisions import Reason
+from mtcm_nerfstudio.tokens.tokenise import TokenisedCapture
+from mtcm_nerfstudio.tokens.tokens import RawFeatures
+
+
+@dataclass(frozen=True, eq=False)
+class RuledOut:
+    """The frames that rules take out, and what is left for the transformer to read."""
+
+    reasons: tuple[Reason | None, ...]
+    """Why each frame is out; None for those that the transformer judges."""
+    readable: Bool[np.ndarray, " frame"]
+    """Frames that the transformer reads: those with an image, also where the pose is invalid."""
+    raw: RawFeatures
+    """All frames, with poses that are absurdly far out taken for absent, so that they say nothing about others."""
+
+
+def rule_out(tokenised: TokenisedCapture) -> RuledOut:
+    """Find the frames without a readable image or a usable pose.
+
+    A frame without any pose is out only where others have one: a folder of bare photos is judged by its images.
+    """
+    raw = tokenised.raw
+    posed = raw.posed
+    far = np.zeros(len(raw), dtype=bool)
+    far[posed] = far_away(raw.c2w[posed, :3, 3])
+    reasons = tuple(
+        _reason(status, bool(has_pose), bool(is_far), bool(posed.any()))
+        for status, has_pose, is_far in zip(tokenised.image_status, posed, far, strict=True)
+    )
+    return RuledOut(
+        reasons=reasons,
+        readable=np.array([status == "ok" for status in tokenised.image_status]),
+        raw=replace(raw, c2w=np.where(far[:, None, None], np.nan, raw.c2w)),
+    )
+
+
+def _reason(status: str, has_pose: bool, is_far: bool, any_pose: bool) -> Reason | None:
+    if status == "missing image":
+        return "missing image"
+    if status == "unreadable image":
+        return "unreadable image"
+    if any_pose and not has_pose:
+        return "invalid pose"
+    return "pose" if is_far else None

@@ -1,0 +1,75 @@
+"""The files beside ``filtered_views.json``: the kept names, embeddings, suggested poses and a table."""
+
+import csv
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from mtcm_nerfstudio.decisions import Decisions, FrameDecision, write_text_atomically
+
+KEPT = "filtered_images.txt"
+EMBEDDINGS = "pose_embeddings.npy"
+SUGGESTED = "suggested_poses.npy"
+TABLE = "filtered_views.csv"
+
+_COLUMNS = (
+    "file_path",
+    "kept",
+    "reason",
+    "decided_by",
+    "inconsistency",
+    "image",
+    "pose",
+    "time",
+    "label",
+    "most_at_odds_with",
+    "repaired",
+)
+
+
+def write_decision_exports(decisions: Decisions, folder: Path) -> None:
+    """Write what follows from the decisions alone: ``filtered_images.txt``, ``suggested_poses.npy`` and the table."""
+    write_text_atomically(folder / KEPT, "".join(f"{frame.file_path}\n" for frame in decisions.kept))
+    write_text_atomically(folder / TABLE, _table(decisions))
+    poses = np.array([view.transform_matrix for view in decisions.suggested], dtype=np.float64).reshape(-1, 4, 4)
+    _save_atomically(folder / SUGGESTED, poses)
+
+
+def write_embeddings(states: Float[np.ndarray, "frame 256"], folder: Path) -> None:
+    """Write ``pose_embeddings.npy`` (float32), row i belonging to entry i of ``frames``; NaN where it was not read."""
+    _save_atomically(folder / EMBEDDINGS, states.astype(np.float32))
+
+
+def _table(decisions: Decisions) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    writer.writerows(_row(frame) for frame in decisions.frames)
+    return text.getvalue()
+
+
+def _row(frame: FrameDecision) -> list[str]:
+    scores = (frame.inconsistency, frame.modality.image, frame.modality.pose, frame.modality.time)
+    return [
+        frame.file_path,
+        "yes" if frame.kept else "no",
+        frame.reason or "",
+        frame.decided_by,
+        *("" if score is None else f"{score:.6f}" for score in scores),
+        frame.label or "",
+        frame.most_at_odds_with or "",
+        "yes" if frame.repaired_transform_matrix else "no",
+    ]
+
+
+def _save_atomically(path: Path, array: np.ndarray) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            np.save(file, array, allow_pickle=False)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
