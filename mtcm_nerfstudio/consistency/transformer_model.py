@@ -1,0 +1,296 @@
+"""The consistency transformer: reads a whole capture, one token a frame, and says which frames do not agree with it.
+
+BERT-style (Devlin et al., 2019): Linear 394 → d_model, sinusoidal positional encoding over the frame's rank, pre-norm
+encoder layers, masked modelling, and ELECTRA's replaced-token detection (Clark et al., 2020) as the verdict.
+Attention is over all frames; past about two thousand frames use ``windows.forward_in_windows``.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mtcm_nerfstudio.consistency.neighbours import NeighbourComparison
+from mtcm_nerfstudio.consistency.standardisation import Standardisation
+from mtcm_nerfstudio.tokens.tokens import PARTS, POSE, TOKEN_DIM
+
+MODALITIES = ("image", "pose", "time")
+"""What the consistency head judges separately."""
+REASONS = ("pose", "blur", "exposure", "occlusion", "foreign")
+"""Why a frame does not agree, in the order of the reason head's outputs."""
+
+_LONGEST_RANK_OFFSET = 1000
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes of the transformer."""
+
+    d_model: int = 256
+    """Width of a token's state."""
+    layers: int = 4
+    """Number of encoder layers."""
+    heads: int = 8
+    """Attention heads a layer; must divide the width."""
+    feed_forward: int = 512
+    """Width of the hidden layer of each feed-forward block."""
+    dropout: float = 0.1
+    """Share of activations dropped while training, in [0, 1)."""
+    neighbours: int = 3
+    """How many frames count as near by pose, and as alike by appearance."""
+    position_limit: float = 8.0
+    """Distance from the capture's centre, in its own units, towards which far positions are pulled."""
+
+    def __post_init__(self) -> None:
+        """Check that the sizes fit together."""
+        for name in ("d_model", "layers", "heads", "feed_forward", "neighbours"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.d_model % (2 * self.heads):
+            raise ValueError(
+                f"d_model must be a multiple of twice the heads, got d_model {self.d_model} and heads {self.heads}"
+            )
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.d_model // self.heads
+
+
+class ModelOutput(NamedTuple):
+    """What the transformer says about each frame; zero at padding."""
+
+    reconstruction: Float[Tensor, "capture frame 394"]
+    """Every frame's token as the others imply it, in the standardised space of ``ConsistencyTransformer.targets``."""
+    next_pose: Float[Tensor, "capture 7"]
+    """Pose that comes after the last frame: position (softly limited) in the capture's units, unit quaternion."""
+    inconsistency_logit: Float[Tensor, "capture frame"]
+    """Above zero: more likely at odds with the capture than not (before calibration)."""
+    modality_logits: Float[Tensor, "capture frame 3"]
+    """The same for each of ``MODALITIES``."""
+    reason_logits: Float[Tensor, "capture frame 5"]
+    """Which of ``REASONS`` it is, if the frame is at odds."""
+    states: Float[Tensor, "capture frame dim"]
+    """The last layer's token states, normalised."""
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over the frames of a capture."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        """Make the projections."""
+        super().__init__()
+        self.heads = config.heads
+        self.qkv = nn.Linear(config.d_model, 3 * config.d_model)
+        self.out = nn.Linear(config.d_model, config.d_model)
+
+    def forward(
+        self, x: Float[Tensor, "capture frame dim"], allowed: Bool[Tensor, "capture 1 1 frame"]
+    ) -> Float[Tensor, "capture frame dim"]:
+        """Attend with the fused kernel."""
+        q, k, v = self._split(x)
+        return self._merge(functional.scaled_dot_product_attention(q, k, v, attn_mask=allowed))
+
+    def explicit(
+        self, x: Float[Tensor, "capture frame dim"], allowed: Bool[Tensor, "capture 1 1 frame"]
+    ) -> tuple[Float[Tensor, "capture frame dim"], Float[Tensor, "capture head frame frame"]]:
+        """Attend step by step and return the weights as well, which the fused kernel does not."""
+        q, k, v = self._split(x)
+        scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+        weights = scores.masked_fill(~allowed, -torch.inf).softmax(dim=-1)
+        return self._merge(weights @ v), weights
+
+    def _split(self, x: Float[Tensor, "capture frame dim"]) -> tuple[Tensor, Tensor, Tensor]:
+        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # capture frame 3 head head_dim
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each: capture head frame head_dim
+        return q, k, v
+
+    def _merge(self, heads: Float[Tensor, "capture head frame head_dim"]) -> Float[Tensor, "capture frame dim"]:
+        return self.out(heads.transpose(1, 2).flatten(2))
+
+
+class EncoderLayer(nn.Module):
+    """Pre-norm encoder layer: attention, then a feed-forward block, each added to what came in."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        """Make the layer's parts."""
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(config.d_model)
+        self.attention = Attention(config)
+        self.feed_forward_norm = nn.LayerNorm(config.d_model)
+        self.feed_forward = nn.Sequential(
+            nn.Linear(config.d_model, config.feed_forward),
+            nn.GELU(),
+            nn.Linear(config.feed_forward, config.d_model),
+        )
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self, x: Float[Tensor, "capture frame dim"], allowed: Bool[Tensor, "capture 1 1 frame"]
+    ) -> Float[Tensor, "capture frame dim"]:
+        """Run the layer."""
+        x = x + self.dropout(self.attention(self.attention_norm(x), allowed))
+        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+
+    def explicit(
+        self, x: Float[Tensor, "capture frame dim"], allowed: Bool[Tensor, "capture 1 1 frame"]
+    ) -> tuple[Float[Tensor, "capture frame dim"], Float[Tensor, "capture head frame frame"]]:
+        """Run the layer without the fused kernel and return its attention weights as well."""
+        attended, weights = self.attention.explicit(self.attention_norm(x), allowed)
+        x = x + self.dropout(attended)
+        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x))), weights
+
+
+class ConsistencyTransformer(nn.Module):
+    """The transformer with its heads. Every method takes the same four arguments.
+
+    tokens: as ``tokens.tokens`` makes them (raw, not standardised); zeros at padding.
+    present: which of ``PARTS`` each frame has.
+    padding: **True where there is a real frame**; real frames come first.
+    masked: which parts are hidden from the network. What is hidden or absent never reaches an output.
+    """
+
+    def __init__(self, config: ModelConfig | None = None) -> None:
+        """Make a transformer with random weights."""
+        super().__init__()
+        self.config = config = config or ModelConfig()
+        width = config.d_model
+        self.standardisation = Standardisation(config.position_limit)
+        self.absent = nn.Parameter(0.02 * torch.randn(TOKEN_DIM))
+        self.hidden = nn.Parameter(0.02 * torch.randn(TOKEN_DIM))
+        self.embed = nn.Linear(TOKEN_DIM, width)
+        self.known = nn.Linear(2 * len(PARTS), width, bias=False)
+        self.comparison = NeighbourComparison(width, config.neighbours)
+        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(width)
+        self.reconstruct = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, TOKEN_DIM))
+        self.step_to_next_pose = nn.Linear(width, POSE.stop - POSE.start)
+        self.judge = nn.Sequential(
+            nn.Linear(width, width), nn.GELU(), nn.Linear(width, 1 + len(MODALITIES) + len(REASONS))
+        )
+        nn.init.zeros_(self.step_to_next_pose.weight)
+        nn.init.zeros_(self.step_to_next_pose.bias)
+
+    def forward(
+        self,
+        tokens: Float[Tensor, "capture frame 394"],
+        present: Bool[Tensor, "capture frame 5"],
+        padding: Bool[Tensor, "capture frame"],
+        masked: Bool[Tensor, "capture frame 5"],
+    ) -> ModelOutput:
+        """Judge every frame."""
+        x = self._first_states(tokens, present, padding, masked)
+        allowed = _allowed(padding)
+        for layer in self.layers:
+            x = layer(x, allowed)
+        states = self.norm(x) * padding[..., None]
+        judged = self.judge(states) * padding[..., None]
+        inconsistency, modality, reason = judged.split([1, len(MODALITIES), len(REASONS)], dim=-1)
+        return ModelOutput(
+            reconstruction=self.reconstruct(states) * padding[..., None],
+            next_pose=self._next_pose(tokens, _visible(present, padding, masked), padding, states),
+            inconsistency_logit=inconsistency.squeeze(-1),
+            modality_logits=modality,
+            reason_logits=reason,
+            states=states,
+        )
+
+    def attention_weights(
+        self,
+        tokens: Float[Tensor, "capture frame 394"],
+        present: Bool[Tensor, "capture frame 5"],
+        padding: Bool[Tensor, "capture frame"],
+        masked: Bool[Tensor, "capture frame 5"],
+    ) -> Float[Tensor, "layer capture head frame frame"]:
+        """Return how much each frame (second to last axis) looks at each other one, by layer and head."""
+        x = self._first_states(tokens, present, padding, masked)
+        allowed = _allowed(padding)
+        weights = []
+        for layer in self.layers:
+            assert isinstance(layer, EncoderLayer)
+            x, of_layer = layer.explicit(x, allowed)
+            weights.append(of_layer)
+        return torch.stack(weights)
+
+    def targets(
+        self,
+        wanted: Float[Tensor, "capture frame 394"],
+        tokens: Float[Tensor, "capture frame 394"],
+        present: Bool[Tensor, "capture frame 5"],
+        padding: Bool[Tensor, "capture frame"],
+        masked: Bool[Tensor, "capture frame 5"],
+    ) -> Float[Tensor, "capture frame 394"]:
+        """Standardise tokens (``wanted``) as the reconstruction has them when the network is given ``tokens``."""
+        centre = self.standardisation.centre(tokens, _visible(present, padding, masked))
+        return self.standardisation(wanted, centre)
+
+    def _first_states(
+        self,
+        tokens: Float[Tensor, "capture frame 394"],
+        present: Bool[Tensor, "capture frame 5"],
+        padding: Bool[Tensor, "capture frame"],
+        masked: Bool[Tensor, "capture frame 5"],
+    ) -> Float[Tensor, "capture frame dim"]:
+        """Standardise, put the learned values where nothing is to be seen, and embed."""
+        visible = _visible(present, padding, masked)
+        standardised = self.standardisation(tokens, self.standardisation.centre(tokens, visible))
+        standardised = standardised.masked_fill(~visible[..., self.standardisation.part_of_entry], 0.0)
+        unseen = torch.where(
+            present[..., self.standardisation.part_of_entry, None].squeeze(-1), self.hidden, self.absent
+        )
+        filled = torch.where(visible[..., self.standardisation.part_of_entry], standardised, unseen)
+        parts = torch.cat([visible, present & masked], dim=-1).to(filled.dtype)
+        x = self.embed(filled) + self.known(parts) + self.comparison(standardised, visible)
+        return x + self._positions(x)
+
+    def _positions(self, x: Float[Tensor, "capture frame dim"]) -> Float[Tensor, "frame dim"]:
+        """Encode the frames' ranks. In training they start anywhere, so that only their distances can be learned."""
+        start = int(torch.randint(_LONGEST_RANK_OFFSET, ())) if self.training else 0
+        return positional_encoding(x.shape[1], x.shape[2], start).to(x)
+
+    def _next_pose(
+        self,
+        tokens: Float[Tensor, "capture frame 394"],
+        visible: Bool[Tensor, "capture frame 5"],
+        padding: Bool[Tensor, "capture frame"],
+        states: Float[Tensor, "capture frame dim"],
+    ) -> Float[Tensor, "capture 7"]:
+        """Add a step to the last pose that may be seen (to none, where there is none)."""
+        rows = torch.arange(len(tokens), device=tokens.device)
+        sees_pose = visible[..., PARTS.index("pose")]
+        last_pose = tokens[rows, last_true(sees_pose)][:, POSE] * sees_pose.any(dim=1, keepdim=True)
+        step = self.step_to_next_pose(states[rows, last_true(padding)])
+        pose = self.standardisation.limit_positions(last_pose) + step
+        return torch.cat([pose[:, :3], functional.normalize(pose[:, 3:], dim=-1)], dim=-1)
+
+
+def positional_encoding(frames: int, width: int, start: int = 0) -> Float[Tensor, "frame dim"]:
+    """Return the sinusoidal encoding of the ranks start … start + frames − 1 (Vaswani et al., 2017, section 3.5)."""
+    rank = torch.arange(start, start + frames, dtype=torch.float32)[:, None]
+    frequency = torch.exp(torch.arange(0, width, 2, dtype=torch.float32) * (-math.log(10000.0) / width))
+    return torch.cat([torch.sin(rank * frequency), torch.cos(rank * frequency)], dim=-1)
+
+
+def last_true(flags: Bool[Tensor, "capture frame"]) -> Tensor:
+    """Return the index of the last True of every row (0 where there is none)."""
+    rank = torch.arange(flags.shape[1], device=flags.device)
+    return (rank * flags).amax(dim=1)
+
+
+def _visible(
+    present: Bool[Tensor, "capture frame 5"],
+    padding: Bool[Tensor, "capture frame"],
+    masked: Bool[Tensor, "capture frame 5"],
+) -> Bool[Tensor, "capture frame 5"]:
+    return present & ~masked & padding[..., None]
+
+
+def _allowed(padding: Bool[Tensor, "capture frame"]) -> Bool[Tensor, "capture 1 1 frame"]:
+    """Return which frames may be looked at: the real ones, or all of a row that has none (softmax needs one)."""
+    return (padding | ~padding.any(dim=1, keepdim=True))[:, None, None]
