@@ -22,19 +22,6 @@ SHIPPED = Path(__file__).parent / "weights" / "mtcm-efficientnet-lite0"
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """Turns a logit into a probability: p = sigmoid(scale · logit + offset) (Platt, 1999)."""
-
-    scale: float = 1.0
-    offset: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Check that a higher logit stays worse."""
-        if not self.scale > 0.0:
-            raise ValueError(f"the calibration's scale must be positive, got {self.scale}")
-
-
-@dataclass(frozen=True)
 class TrainingSource:
     """One capture that a checkpoint learned from."""
 
@@ -52,7 +39,11 @@ class CheckpointCard:
     embedder_version: str
     """That backend's version."""
     model: ModelConfig = field(default_factory=ModelConfig)
-    calibration: Calibration = field(default_factory=Calibration)
+    calibration_scale: float = 1.0
+    """Turns a logit into a probability: p = sigmoid(scale · logit + offset) (Platt, 1999); positive."""
+    calibration_offset: float = 0.0
+    window: int = 128
+    """Longest sequence of frames that it is shown at once."""
     threshold: float = 0.5
     """Frames whose calibrated inconsistency is at or above this are dropped, in (0, 1)."""
     trained_on: tuple[TrainingSource, ...] = ()
@@ -65,7 +56,11 @@ class CheckpointCard:
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
-        """Check the threshold."""
+        """Check the ranges."""
+        if not self.calibration_scale > 0.0:
+            raise ValueError(f"the calibration's scale must be positive, got {self.calibration_scale}")
+        if self.window < 2:
+            raise ValueError(f"the window must be at least 2 frames, got {self.window}")
         if not 0.0 < self.threshold < 1.0:
             raise ValueError(f"the threshold must lie in (0, 1), got {self.threshold}")
 
@@ -191,6 +186,5 @@ def _card(entries: Mapping[str, Any]) -> CheckpointCard:
         raise KeyError(f"unknown entry {unknown[0]}")
     card = dict(entries)
     card["model"] = ModelConfig(**entries["model"])
-    card["calibration"] = Calibration(**entries["calibration"])
     card["trained_on"] = tuple(TrainingSource(**source) for source in entries["trained_on"])
     return CheckpointCard(**card)
