@@ -98,7 +98,7 @@ run_quietly() {
     sleep 0.5
     if [ $((SECONDS - last)) -ge 20 ]; then
       last=$SECONDS
-      say "  still at it: $(grep -oE '^(Collecting|Downloading|Processing|Installing|Building|Using cached) .*' "$log" | tail -n 1 | cut -c1-70 || true)"
+      say "  … $(tail -n 1 "$log" | cut -c1-90)"
     fi
   done
   wait "$pid"
