@@ -29,6 +29,11 @@ def load_vision_network(name: NetworkName, extra: str, class_name: str, model: s
         ) from error
     network_class = getattr(transformers, class_name)
     try:
+        # The copy on disk first: without a connection the hub is asked six times before that copy is used.
+        return network_class.from_pretrained(model, local_files_only=True).eval()
+    except (OSError, ValueError):
+        pass
+    try:
         # transformers reads safetensors, and where a hub has none, a pickle with weights_only=True.
         return network_class.from_pretrained(model).eval()
     except (OSError, ValueError) as error:
