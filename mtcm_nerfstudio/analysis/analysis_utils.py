@@ -130,7 +130,7 @@ def plot_attention_heatmap(
         raise ValueError(f"layers={layers}: the model has {len(attention)} layers, numbered from 0")
     share = attention.mean(axis=1, dtype=np.float64) * n
     if layers == "each":
-        return layer_panels(share, kept, ATTENTION, title)
+        return layer_panels(share, file_paths, kept, ATTENTION, title)
     weights = share.mean(axis=0) if layers == "mean" else share[layers]
     panels = {"attention received\n(1 = even share)": weights.mean(axis=0)}
     which = "mean of all layers and heads" if layers == "mean" else f"layer {layers}, mean of its heads"

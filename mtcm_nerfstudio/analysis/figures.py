@@ -126,20 +126,17 @@ def shortened(text: str, longest: int) -> str:
     return f"{text[: longest - 1 - tail]}…{text[-tail:]}"
 
 
-def legend_outside(axes: Axes, handles: Sequence[Artist], heading: str = "") -> None:
-    """Put a legend to the right of the axes, where it covers no data."""
+def legend_outside(axes: Axes, handles: Sequence[Artist], left: float = 1.01) -> None:
+    """Put a legend where it covers no data: to the right of the axes, or in empty axes (``left`` 0)."""
     if handles:
-        box = axes.legend(
+        axes.legend(
             handles=list(handles),
-            title=printable(heading),
             loc="upper left",
-            bbox_to_anchor=(1.01, 1.0),
+            bbox_to_anchor=(left, 1.0),
             prop={"family": font_families(), "size": 8},
-            title_fontsize=8,
             frameon=False,
             borderaxespad=0.0,
             handletextpad=0.4,
             alignment="left",
             labelcolor=INK,
         )
-        box.get_title().set_color(INK)

@@ -106,7 +106,7 @@ def lollipops(
     )  # fmt: skip
 
 
-def verdict_legend(axes: Axes, kept: Bool[np.ndarray, " n"] | None, absent: str = "") -> None:
+def verdict_legend(axes: Axes, kept: Bool[np.ndarray, " n"] | None, absent: str = "", left: float = 1.01) -> None:
     """Explain colours and marks beside the axes; ``absent`` says what a grey cross means, where there is one."""
     handles = [] if kept is None else [
         _mark("o", KEPT, f"kept ({int(kept.sum())})"),
@@ -114,7 +114,7 @@ def verdict_legend(axes: Axes, kept: Bool[np.ndarray, " n"] | None, absent: str 
     ]  # fmt: skip
     if absent:
         handles.append(_mark("x", ABSENT, absent))
-    legend_outside(axes, handles)
+    legend_outside(axes, handles, left)
 
 
 def name_worst(
@@ -123,11 +123,11 @@ def name_worst(
     """Write the names of the frames with the largest values over their marks, as many as stand apart."""
     names = frame_names(file_paths)
     finite = np.flatnonzero(np.isfinite(values))
-    worst = finite[np.argsort(-values[finite], kind="stable")][:most]
+    worst = finite[np.argsort(-values[finite], kind="stable")][: 3 * most]
     width = _INCHES_PER_LETTER * max(len(names[i]) for i in worst) * len(values) / inches if len(worst) else 0.0
     taken: list[int] = []
     for i in worst.tolist():
-        if all(abs(i - other) > width for other in taken):
+        if len(taken) < most and all(abs(i - other) > width for other in taken):
             taken.append(i)
             axes.annotate(
                 names[i], (i, float(values[i])), xytext=(0, 5), textcoords="offset points", ha="center",

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.ticker import FuncFormatter
 
 from mtcm_nerfstudio.analysis.figures import (
     DROPPED,
@@ -33,6 +34,7 @@ from mtcm_nerfstudio.analysis.frame_axis import (
 )
 
 _NUMBERS_FIT = 16
+_LAYER_INCHES = 2.8
 
 
 @dataclass(frozen=True)
@@ -79,17 +81,17 @@ def matrix_figure(
     """Draw a matrix of frames against frames below panels of one value a frame; ``words``: title, explanation."""
     n = len(matrix)
     side = axis_inches(n, longest=11.0)
-    figure, tops, body, bar = _stacked(side, side, len(panels) + (inconsistency is not None))
+    figure, tops, body, sides = _stacked(side, side, len(panels) + (inconsistency is not None))
     headline(figure, words[0])
     explanation(tops[0], words[1])
     _draw_panels(tops, panels, inconsistency, kept)
-    verdict_legend(tops[0], kept)
+    verdict_legend(sides[0], kept, left=0.0)
     image = _draw_cells(body, matrix, scale)
     name_frames(body, file_paths, side, kept, along="y")
     name_frames(body, file_paths, side, kept, along="x")
     share_frames([*tops, body], n)
     verdict_marks(body, kept)
-    _colour_bar(figure, bar, image, scale, matrix)
+    _colour_bar(figure, sides[1], image, scale, matrix)
     return figure
 
 
@@ -105,26 +107,30 @@ def strip_figure(
 ) -> Figure:
     """Draw rows of colours, one column a frame, below panels of one value a frame; ``words``: title, explanation."""
     n, width = len(rows), axis_inches(len(rows))
-    figure, tops, body, bar = _stacked(width, 0.36 * rows.shape[1] + 0.2, len(panels) + (inconsistency is not None))
+    figure, tops, body, sides = _stacked(width, 0.36 * rows.shape[1] + 0.2, len(panels) + (inconsistency is not None))
     headline(figure, words[0])
     explanation(tops[0], words[1])
     _draw_panels(tops, panels, inconsistency, kept)
-    verdict_legend(tops[0], kept)
+    verdict_legend(sides[0], kept, left=0.0)
     image = _draw_cells(body, rows.T, scale)
-    body.set_yticks(range(len(names)), list(names), fontsize=8)
+    body.set_yticks(range(len(names)), [name.replace("_", " ") for name in names], fontsize=8)
     name_frames(body, file_paths, width, kept)
     share_frames([*tops, body], n)
-    _colour_bar(figure, bar, image, scale, rows)
+    _colour_bar(figure, sides[1], image, scale, rows)
     return figure
 
 
 def layer_panels(
-    layers: Float[np.ndarray, "layer n n"], kept: Bool[np.ndarray, " n"] | None, scale: Scale, title: str
+    layers: Float[np.ndarray, "layer n n"],
+    file_paths: Sequence[str],
+    kept: Bool[np.ndarray, " n"] | None,
+    scale: Scale,
+    title: str,
 ) -> Figure:
     """Draw one small matrix a layer, all on one scale of colours."""
     columns = min(4, len(layers))
     rows = ceil(len(layers) / columns)
-    figure = new_figure(3.0 * columns + 1.2, 3.0 * rows + 0.9)
+    figure = new_figure(3.7 * columns + 1.0, 3.6 * rows + 0.6)
     headline(figure, title)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     low_high = scale.limits(layers)
@@ -134,7 +140,8 @@ def layer_panels(
         if i < len(layers):
             image = axes.imshow(layers[i], cmap=scale.colormap(), vmin=low_high[0], vmax=low_high[1])
             explanation(axes, f"layer {i}")
-            axes.tick_params(labelsize=7)
+            name_frames(axes, file_paths, _LAYER_INCHES, kept, along="x")
+            name_frames(axes, file_paths, _LAYER_INCHES, kept, along="y")
             verdict_marks(axes, kept)
     if image is not None:
         bar = figure.colorbar(image, ax=list(grid), fraction=0.03, aspect=30)
@@ -156,7 +163,10 @@ def delta_panel(
     finite = values[np.isfinite(values)]
     typical = float(np.quantile(finite, 0.9)) if len(finite) else 1.0
     if len(finite) and typical > 0 and finite.max() > 8 * typical:
-        axes.set_yscale("symlog", linthresh=2 * typical)
+        linear_to = float(f"{2 * typical:.1g}")
+        axes.set_yscale("symlog", linthresh=linear_to)
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        name += f"\nlogarithmic above {linear_to:g}"
     axes.margins(y=0.2)
     axes.set_ylim(bottom=0)
     axes.set_ylabel(name, fontsize=8, color=INK)
@@ -175,12 +185,14 @@ def verdict_marks(axes: Axes, kept: Bool[np.ndarray, " n"] | None) -> None:
             )  # fmt: skip
 
 
-def _stacked(width: float, height: float, n_panels: int) -> tuple[Figure, list[Axes], Axes, Axes]:
-    """Return a figure with ``n_panels`` flat axes over a large one, and beside that a narrow one for its colours."""
+def _stacked(width: float, height: float, n_panels: int) -> tuple[Figure, list[Axes], Axes, tuple[Axes, Axes]]:
+    """Return a figure, flat axes over large ones, and beside them places for the legend and the bar of colours."""
     figure = new_figure(width + 2.3, height + 0.95 * n_panels + 1.5)
     grid = figure.add_gridspec(n_panels + 1, 2, width_ratios=[width, 0.18], height_ratios=[0.9] * n_panels + [height])
     left = [figure.add_subplot(grid[row, 0]) for row in range(n_panels + 1)]
-    return figure, left[:-1], left[-1], figure.add_subplot(grid[-1, 1])
+    legend = figure.add_subplot(grid[0, 1])
+    legend.set_axis_off()
+    return figure, left[:-1], left[-1], (legend, figure.add_subplot(grid[-1, 1]))
 
 
 def _draw_panels(

@@ -9,6 +9,8 @@ from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+from matplotlib.transforms import Bbox
 
 from mtcm_nerfstudio.analysis.figures import (
     ABSENT,
@@ -42,6 +44,8 @@ class Map:
     """How it was laid out."""
     places: Float[np.ndarray, "n 2"]
     """NaN where a frame has no place."""
+    note: str = ""
+    """What a reader should know about how it was laid out."""
 
 
 def map_figure(
@@ -70,7 +74,8 @@ def map_figure(
 
 def _frame_map(axes: Axes, one: Map, how: str) -> None:
     lost = int(np.isnan(one.places[:, 0]).sum())
-    explanation(axes, f"{one.name}, by {how}" + (f" ({lost} without a value)" if lost else ""))
+    notes = [f"{lost} frames have none"] * bool(lost) + [one.note] * bool(one.note)
+    explanation(axes, f"{one.name}, by {how}" + (f" ({'; '.join(notes)})" if notes else ""))
     axes.set_xlabel(f"{one.method} 1 (no unit)", fontsize=8, color=INK)
     axes.set_ylabel(f"{one.method} 2 (no unit)", fontsize=8, color=INK)
     axes.set_xticks([])
@@ -151,33 +156,41 @@ def _name_outliers(
     engine.execute(figure)  # places are chosen in pixels, so panels must have theirs
     names = frame_names(file_paths)
     for axes, one in zip(panels, maps, strict=True):
-        taken: list[tuple[float, float, float, float]] = []
+        taken: list[Bbox] = []
         for i in ranked.tolist():
             if np.isfinite(one.places[i]).all():
                 _write_beside(axes, one.places, i, names[i], taken)
 
 
-def _write_beside(
-    axes: Axes, places: Float[np.ndarray, "n 2"], i: int, name: str, taken: list[tuple[float, float, float, float]]
-) -> None:
-    """Write one name where it covers no other name and stays inside of the panel; where there is no room, nowhere."""
-    pixels_per_point = axes.figure.dpi / 72
-    x, y = axes.transData.transform(places[i]) / pixels_per_point
-    frame = axes.get_window_extent()
-    left, bottom, right, top = (edge / pixels_per_point for edge in (frame.x0, frame.y0, frame.x1, frame.y1))
+def _write_beside(axes: Axes, places: Float[np.ndarray, "n 2"], i: int, name: str, taken: list[Bbox]) -> None:
+    """Write one name inside of the panel, over no other name and over few marks; where there is no room, nowhere."""
+    points = axes.transData.transform(places) * 72 / axes.figure.dpi
+    frame = Bbox(axes.get_window_extent().get_points() * 72 / axes.figure.dpi)
     width, height = 4.5 * len(name), 8.0
-    for dx, dy in _around(width):
-        box = (x + dx, y + dy, x + dx + width, y + dy + height)
-        inside = box[0] >= left and box[1] >= bottom and box[2] <= right and box[3] <= top
-        if inside and not any(_overlap(box, other) for other in taken):
-            taken.append(box)
-            text = axes.annotate(
-                name, (float(places[i, 0]), float(places[i, 1])), xytext=(dx, dy), textcoords="offset points",
-                fontsize=7, fontfamily=font_families(), color=INK, va="bottom", zorder=4,
-                arrowprops={"arrowstyle": "-", "color": INK, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2},
-            )  # fmt: skip
-            text.set_in_layout(False)
-            return
+    boxes = [Bbox.from_bounds(points[i, 0] + dx, points[i, 1] + dy, width, height) for dx, dy in _around(width)]
+    free = [box for box in boxes if _within(box, frame) and not any(box.overlaps(other) for other in taken)]
+    if not free:
+        return
+    best = min(free, key=lambda box: box.count_contains(points))  # the first of equals, which is the nearest
+    taken.append(best)
+    text = axes.annotate(
+        name,
+        (float(places[i, 0]), float(places[i, 1])),
+        xytext=(best.x0 - points[i, 0], best.y0 - points[i, 1]),
+        textcoords="offset points",
+        fontsize=7,
+        fontfamily=font_families(),
+        color=INK,
+        va="bottom",
+        zorder=4,
+        arrowprops={"arrowstyle": "-", "color": INK, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2},
+        path_effects=[withStroke(linewidth=1.5, foreground="white")],
+    )
+    text.set_in_layout(False)
+
+
+def _within(box: Bbox, frame: Bbox) -> bool:
+    return frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
 
 
 def _around(width: float) -> list[tuple[float, float]]:
@@ -190,7 +203,3 @@ def _around(width: float) -> list[tuple[float, float]]:
             (0.7 * radius, -0.7 * radius - 8.0), (-0.7 * radius - width, -0.7 * radius - 8.0),
         ]  # fmt: skip
     return corners
-
-
-def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

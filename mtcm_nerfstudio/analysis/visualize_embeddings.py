@@ -134,7 +134,9 @@ def _map(name: str, rows: Float[np.ndarray, "n d"], layout: Layout, method: str)
     enough = len(usable) >= _FEWEST and spread > 1e-9 * max(1.0, np.abs(usable).max())
     if len(usable):
         places[finite] = layout(usable) if enough else principal_components(usable)
-    return Map(name, method if enough else "principal component", places)
+    if enough:
+        return Map(name, method, places)
+    return Map(name, "principal component", places, f"too few for {method}" if len(usable) < _FEWEST else "all alike")
 
 
 def _figure(
