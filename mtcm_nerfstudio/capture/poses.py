@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 OPENGL_FROM_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
 """Turns the camera's axes from OpenCV to OpenGL (and back: it is its own inverse); right-multiplied to a c2w."""
 
-_CONCENTRATED = 0.3
+_CONCENTRATED = 0.5
 """Directions agree when the length of their mean is above this (1: all the same, 0: no preference)."""
 
 

@@ -81,8 +81,8 @@ def _timestamp(entry: Mapping[str, Any], exif: ExifFacts) -> float | None:
 
 def _intrinsics(meta: Mapping[str, Any], image_path: Path) -> Intrinsics | None:
     """Read the calibration, whose parts may stand per file or per frame; None where there is no focal length."""
-    size = (_number(meta.get("w")), _number(meta.get("h")))
-    width, height = size if all(size) else image_size(image_path) or (None, None)
+    size = (_number(meta.get("w")) or 0.0, _number(meta.get("h")) or 0.0)
+    width, height = map(float, size if all(size) else image_size(image_path) or (0, 0))
     if not width or not height:
         return None
     fl_x = _number(meta.get("fl_x")) or _focal_from_angle(meta.get("camera_angle_x"), width)
