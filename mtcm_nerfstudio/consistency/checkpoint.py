@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer, ModelConfig
+from mtcm_nerfstudio.tokens.embedders.base import EmbedderName
 
 SCHEMA_VERSION = 1
 SHIPPED = Path(__file__).parent / "weights" / "mtcm-efficientnet-lite0"
@@ -34,7 +35,9 @@ class TrainingSource:
 class CheckpointCard:
     """What a person and the filter must know about a checkpoint."""
 
-    embedder: str
+    name: str
+    """The checkpoint's own name."""
+    embedder: EmbedderName
     """Backend that made the embeddings it was trained on."""
     embedder_version: str
     """That backend's version."""
@@ -120,11 +123,9 @@ def load_checkpoint(
         FileNotFoundError: one of the two files is missing.
         ValueError: a file is broken, is of another schema, or the two do not belong together.
     """
-    stem = _stem(SHIPPED if path is None else path)
-    for file in (card_file(stem), tensor_file(stem)):
-        if not file.is_file():
-            raise FileNotFoundError(f"{file}: no such file; a checkpoint is a .safetensors and a .json file")
-    card = card_from_json(card_file(stem).read_text(encoding="utf-8"), card_file(stem))
+    card, stem = read_card(path), checkpoint_stem(path)
+    if not tensor_file(stem).is_file():
+        raise FileNotFoundError(f"{tensor_file(stem)}: no such file; a checkpoint is a .safetensors and a .json file")
     if hashlib.sha256(tensor_file(stem).read_bytes()).hexdigest() != card.digest:
         raise ValueError(
             f"{tensor_file(stem)}: not the tensors that {card_file(stem).name} describes; copy both files again"
@@ -136,6 +137,21 @@ def load_checkpoint(
     except (SafetensorError, RuntimeError) as error:
         raise ValueError(f"{tensor_file(stem)}: cannot be read as this model's tensors ({error})") from error
     return model.eval().to(device), card
+
+
+def read_card(path: Path | None = None) -> CheckpointCard:
+    """Read a checkpoint's card without its tensors; arguments and errors as for ``load_checkpoint``."""
+    file = card_file(checkpoint_stem(path))
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such file; a checkpoint is a .safetensors and a .json file")
+    return card_from_json(file.read_text(encoding="utf-8"), file)
+
+
+def checkpoint_stem(path: Path | None) -> Path:
+    """Return the path without suffix of a checkpoint that is named by its stem or either file (None: the shipped)."""
+    if path is None:
+        return SHIPPED
+    return path.with_suffix("") if path.suffix in (".safetensors", ".json") else path
 
 
 def card_to_json(card: CheckpointCard) -> str:
@@ -173,10 +189,6 @@ def tensor_file(stem: Path) -> Path:
 def card_file(stem: Path) -> Path:
     """Return the path of a checkpoint's card."""
     return stem.with_name(stem.name + ".json")
-
-
-def _stem(path: Path) -> Path:
-    return path.with_suffix("") if path.suffix in (".safetensors", ".json") else path
 
 
 def _card(entries: Mapping[str, Any]) -> CheckpointCard:

@@ -1,0 +1,315 @@
+"""Training examples: corrupted variants of one capture, several a batch, every one a function of (seed, step) alone.
+
+A variant is a stretch of a capture in some order, with known faults put into some frames, some modalities dropped and
+some parts hidden. Its last frame is taken out of the input before anything is computed, the capture's frame of
+reference included, and its pose is what the next-pose head has to predict.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32, Int
+from torch import Tensor
+
+from mtcm_nerfstudio.consistency.losses import IGNORED
+from mtcm_nerfstudio.consistency.training.capture import TrainingCapture
+from mtcm_nerfstudio.consistency.training.faults import FaultConfig, Spoiled, spoil
+from mtcm_nerfstudio.tokens.tokens import (
+    PARTS,
+    POSE,
+    TOKEN_DIM,
+    FrameTokens,
+    RawFeatures,
+    assemble_tokens,
+    pose7,
+)
+
+Purpose = Literal["training", "validation", "calibration"]
+"""Each purpose has random numbers of its own."""
+
+_EMBEDDING, _POSE, _TIME = (PARTS.index(name) for name in ("embedding", "pose", "timestamp"))
+_HIDDEN_AS_ONE = (PARTS, PARTS, PARTS, ("embedding",), ("pose",), ("timestamp", "mask_area", "focal"))
+"""What is hidden of a masked token: half of the time all of it, else one modality."""
+
+
+@dataclass(frozen=True)
+class DatasetConfig:
+    """How variants are drawn."""
+
+    mask_ratio: float = 0.3
+    """Share of a masked variant's frames of which something is hidden, in [0, 1)."""
+    masked_share: float = 0.5
+    """Share of variants that are masked; the others are seen whole, as the filter sees a capture, in [0, 1]."""
+    batch_tokens: int = 640
+    """Frames in a batch, over all its variants."""
+    longest: int = 128
+    """Frames of the longest variant."""
+    shortest: int = 6
+    """Frames of the shortest variant (captures with fewer are taken whole)."""
+    reversed_share: float = 0.15
+    """Share of variants that run backwards, in [0, 1]."""
+    shuffled_share: float = 0.1
+    """Share of variants in no order and without times, as a heap of photos is, in [0, 1]."""
+    mirrored_share: float = 0.5
+    """Share of variants whose poses are those of the mirrored world (embeddings hardly tell left from right)."""
+    drop_share: float = 0.3
+    """Share of variants without times; without masks; without focal lengths; a tenth of it without any pose."""
+    faults: FaultConfig = field(default_factory=FaultConfig)
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name in ("masked_share", "reversed_share", "shuffled_share", "mirrored_share", "drop_share"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+        if not 0.0 <= self.mask_ratio < 1.0:
+            raise ValueError(f"mask_ratio must lie in [0, 1), got {self.mask_ratio}")
+        if not 2 <= self.shortest <= self.longest:
+            raise ValueError(f"shortest must lie in [2, longest = {self.longest}], got {self.shortest}")
+        if self.batch_tokens < self.longest:
+            raise ValueError(f"batch_tokens must be at least longest = {self.longest}, got {self.batch_tokens}")
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """One variant of a capture, with what is true of it."""
+
+    tokens: Float32[np.ndarray, "frame 394"]
+    present: Bool[np.ndarray, "frame 5"]
+    masked: Bool[np.ndarray, "frame 5"]
+    wanted: Float32[np.ndarray, "frame 394"]
+    """The tokens without faults, in the frame of reference of those with them."""
+    replaced: Bool[np.ndarray, "frame 3"]
+    """Whether image, pose and time are wrong."""
+    judged: Bool[np.ndarray, "frame 3"]
+    """Whether that can be asked: the part is there, is not hidden, and its truth is known."""
+    reason: Int[np.ndarray, " frame"]
+    """Index of the reason, ``IGNORED`` for frames without a fault that can be seen."""
+    last_pose: Float[np.ndarray, "7"]
+    """Pose of the frame after the last one, without faults; zeros where it is not known."""
+    last_pose_known: bool
+
+    def __len__(self) -> int:
+        """Return the number of frames."""
+        return len(self.tokens)
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Variants of one capture, padded to one length; the axes are (capture variant, frame, …)."""
+
+    identity: str
+    """The one capture or identity that all variants are of."""
+    tokens: Float[Tensor, "capture frame 394"]
+    present: Bool[Tensor, "capture frame 5"]
+    padding: Bool[Tensor, "capture frame"]
+    """True where there is a real frame."""
+    masked: Bool[Tensor, "capture frame 5"]
+    wanted: Float[Tensor, "capture frame 394"]
+    replaced: Bool[Tensor, "capture frame 3"]
+    judged: Bool[Tensor, "capture frame 3"]
+    reason: Int[Tensor, "capture frame"]
+    last_pose: Float[Tensor, "capture 7"]
+    last_pose_known: Bool[Tensor, " capture"]
+
+    def to(self, device: torch.device) -> "Batch":
+        """Return the batch on another device."""
+        return Batch(self.identity, *(getattr(self, name).to(device) for name in _TENSORS))
+
+    @property
+    def inconsistent(self) -> Bool[Tensor, "capture frame"]:
+        """Frames with a wrong image or pose. A frame that is only out of order spoils no reconstruction."""
+        return (self.replaced & self.judged)[..., :2].any(dim=-1)
+
+    @property
+    def verdict_counts(self) -> Bool[Tensor, "capture frame"]:
+        """Frames of which it is known, and can be seen, whether they are inconsistent."""
+        return self.judged[..., :2].any(dim=-1)
+
+
+_TENSORS = (
+    "tokens", "present", "padding", "masked", "wanted", "replaced", "judged", "reason", "last_pose", "last_pose_known",
+)  # fmt: skip
+
+
+def make_batch(
+    captures: Sequence[TrainingCapture], config: DatasetConfig, seed: int, step: int, purpose: Purpose = "training"
+) -> Batch:
+    """Draw one capture and a batch of its variants; the same arguments give the same batch.
+
+    Args:
+        captures: all that are trained together; larger ones are drawn more often, with the root of their length.
+        config: how variants are drawn.
+        seed: of the run.
+        step: of the run.
+        purpose: what the batch is for.
+    """
+    rng = np.random.default_rng([seed, step, ("training", "validation", "calibration").index(purpose)])
+    chance = np.sqrt([len(capture.raw) for capture in captures])
+    chosen = int(rng.choice(len(captures), p=chance / chance.sum()))
+    capture = captures[chosen]
+    others = [other for i, other in enumerate(captures) if i != chosen]
+    longest = min(config.longest, max(len(capture.raw) - 1, 1))
+    length = round(np.exp(rng.uniform(np.log(min(config.shortest, longest)), np.log(longest))))
+    count = max(1, min(config.batch_tokens // length, 32))
+    return collate(capture.name, [make_example(capture, others, length, config, rng) for _ in range(count)])
+
+
+def make_example(
+    capture: TrainingCapture,
+    others: Sequence[TrainingCapture],
+    length: int,
+    config: DatasetConfig,
+    rng: np.random.Generator,
+) -> Example:
+    """Draw one variant of at most ``length`` frames; ``others`` lend foreign frames."""
+    places, ordered = draw_places(len(capture.raw), length, config, rng)
+    stretch = with_dropped_parts(capture.subset(places[:-1]), config, rng, ordered)
+    last = capture.raw.c2w[places[-1:]]
+    if rng.random() < config.mirrored_share:
+        stretch = stretch.with_raw(replace(stretch.raw, c2w=mirrored(stretch.raw.c2w)))
+        last = mirrored(last)
+    spoiled = spoil(stretch, others, config.faults, rng, ordered)
+    tokens = assemble_tokens(spoiled.capture.raw)
+    masked = draw_masks(len(tokens), config.mask_ratio, rng)
+    if rng.random() >= config.masked_share:
+        masked[:] = False
+    return _example(tokens, spoiled, masked, last, ordered)
+
+
+def draw_places(
+    total: int, length: int, config: DatasetConfig, rng: np.random.Generator
+) -> tuple[Int[np.ndarray, " place"], bool]:
+    """Draw which frames a variant is made of, one more than it will have, and whether they are in order of time."""
+    wanted = min(length + 1, total)
+    stride = int(rng.integers(1, max(1, min(4, (total - 1) // max(wanted - 1, 1))) + 1))
+    span = (wanted - 1) * stride + 1
+    start = int(rng.integers(0, total - span + 1))
+    places = np.arange(start, start + span, stride)
+    if rng.random() < 0.3 and len(places) > 8:
+        # Frames missing here and there, as after a first sorting out by hand.
+        places = np.sort(rng.choice(places, size=int(len(places) * rng.uniform(0.6, 1.0)), replace=False))
+    order = rng.random()
+    if order < config.reversed_share:
+        return places[::-1].copy(), True
+    if order < config.reversed_share + config.shuffled_share:
+        return rng.permutation(places), False
+    return places, True
+
+
+def with_dropped_parts(
+    capture: TrainingCapture, config: DatasetConfig, rng: np.random.Generator, ordered: bool
+) -> TrainingCapture:
+    """Take away whole modalities, as captures come without them, and single entries here and there.
+
+    Times of a stretch that runs backwards are turned round, so that they still grow.
+    """
+    raw = capture.raw
+    times = -raw.timestamps if _decreasing(raw.timestamps) else raw.timestamps.copy()
+    if not np.isfinite(times).any() and rng.random() < config.drop_share:
+        times = np.arange(len(raw), dtype=np.float64)
+    drop_time, drop_masks, drop_focals = rng.random(3) < config.drop_share
+    drop_poses = rng.random() < 0.1 * config.drop_share
+    gaps = rng.random((len(raw), 3)) < (0.05 if rng.random() < 0.2 else 0.0)
+    return capture.with_raw(
+        RawFeatures(
+            embeddings=np.where(gaps[:, :1], np.nan, raw.embeddings),
+            c2w=np.where((gaps[:, 1] | drop_poses)[:, None, None], np.nan, raw.c2w),
+            timestamps=np.full_like(times, np.nan) if drop_time or not ordered else times,
+            mask_areas=np.where(gaps[:, 2] | drop_masks, np.nan, raw.mask_areas),
+            focals=np.full_like(raw.focals, np.nan) if drop_focals else raw.focals,
+            file_paths=raw.file_paths,
+            embedder=raw.embedder,
+        )
+    )
+
+
+def draw_masks(frames: int, ratio: float, rng: np.random.Generator) -> Bool[np.ndarray, "frame 5"]:
+    """Hide something of a ``ratio`` of the frames: whole tokens, or one of image, pose and scalars."""
+    masked = np.zeros((frames, len(PARTS)), dtype=bool)
+    for frame in rng.choice(frames, size=round(ratio * frames), replace=False):
+        parts = _HIDDEN_AS_ONE[int(rng.integers(len(_HIDDEN_AS_ONE)))]
+        masked[frame, [PARTS.index(part) for part in parts]] = True
+    return masked
+
+
+def collate(identity: str, examples: Sequence[Example]) -> Batch:
+    """Pad examples to one length and stack them."""
+    length = max(len(example) for example in examples)
+
+    def stacked(name: str, fill: float = 0) -> Tensor:
+        rows = []
+        for example in examples:
+            array = getattr(example, name)
+            widths = [(0, length - len(example))] + [(0, 0)] * (array.ndim - 1)
+            rows.append(np.pad(array, widths, constant_values=fill))
+        return torch.from_numpy(np.stack(rows))
+
+    return Batch(
+        identity=identity,
+        tokens=stacked("tokens"),
+        present=stacked("present"),
+        padding=torch.tensor([[i < len(example) for i in range(length)] for example in examples]),
+        masked=stacked("masked"),
+        wanted=stacked("wanted"),
+        replaced=stacked("replaced"),
+        judged=stacked("judged"),
+        reason=stacked("reason", IGNORED),
+        last_pose=torch.tensor(np.stack([example.last_pose for example in examples]), dtype=torch.float32),
+        last_pose_known=torch.tensor([example.last_pose_known for example in examples]),
+    )
+
+
+def mirrored(c2w: Float[np.ndarray, "frame 4 4"]) -> Float[np.ndarray, "frame 4 4"]:
+    """Return the poses from which the mirrored world gives the mirrored images."""
+    mirror = np.diag([-1.0, 1.0, 1.0, 1.0])
+    return mirror @ c2w @ mirror
+
+
+def _example(
+    tokens: FrameTokens,
+    spoiled: Spoiled,
+    masked: Bool[np.ndarray, "frame 5"],
+    last: Float[np.ndarray, "one 4 4"],
+    ordered: bool,
+) -> Example:
+    visible = tokens.present & ~masked
+    judged = visible[:, [_EMBEDDING, _POSE, _TIME]] & (spoiled.real.trusted | spoiled.replaced.any(axis=1))[:, None]
+    seen = (spoiled.replaced & judged)[:, :2].any(axis=1)
+    last_known = ordered and bool(np.isfinite(last).all()) and bool(tokens.present[:, _POSE].any())
+    last_pose = np.zeros(7)
+    if last_known:
+        last_pose = pose7(tokens.capture_frame.to_capture(last.astype(np.float64)))[0]
+    return Example(
+        tokens=tokens.tokens,
+        present=tokens.present,
+        masked=masked,
+        wanted=_tokens_without_faults(tokens, spoiled.real.raw),
+        replaced=spoiled.replaced,
+        judged=judged,
+        reason=np.where(seen, spoiled.reason, IGNORED),
+        last_pose=last_pose,
+        last_pose_known=last_known,
+    )
+
+
+def _tokens_without_faults(tokens: FrameTokens, raw: RawFeatures) -> Float32[np.ndarray, "frame 394"]:
+    """Put the real embeddings and poses in place of the spoiled ones, in the same frame of reference."""
+    wanted = tokens.tokens.copy()
+    imaged, posed = tokens.present[:, _EMBEDDING], tokens.present[:, _POSE] & raw.posed
+    wanted[imaged, : POSE.start] = np.where(
+        np.isfinite(raw.embeddings[imaged]), raw.embeddings[imaged], wanted[imaged, : POSE.start]
+    )
+    real = pose7(tokens.capture_frame.to_capture(raw.c2w[posed].astype(np.float64)))
+    turned = (real[:, 3:] * wanted[posed, POSE][:, 3:]).sum(axis=1) < 0
+    real[turned, 3:] *= -1
+    wanted[posed, POSE] = real
+    assert wanted.shape[1] == TOKEN_DIM
+    return wanted.astype(np.float32)
+
+
+def _decreasing(times: Float[np.ndarray, " frame"]) -> bool:
+    known = times[np.isfinite(times)]
+    return len(known) > 1 and bool(known[0] > known[-1])
