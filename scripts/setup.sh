@@ -51,6 +51,7 @@ make_environment() {
     say "the environment in $MTCM_VENV is damaged or was moved: making it anew"
     clear=--clear
   elif [ -n "$(find "$MTCM_VENV" -mindepth 1 ! -name .mtcm-lock | head -n 1)" ]; then
+    rm -f "$MTCM_VENV/.mtcm-lock"
     die "$MTCM_VENV is not empty and not an environment with pip; set MTCM_VENV to another folder."
   fi
   python=$(find_python) || exit 1

@@ -25,7 +25,7 @@ check() {
 }
 check ruff check .
 check ruff format --check .
-check pyright
+check pyright --pythonpath "$MTCM_VENV/bin/python"
 
 say "pytest with coverage on $workers processes"
 status=0
