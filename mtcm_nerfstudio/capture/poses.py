@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 OPENGL_FROM_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
 """Turns the camera's axes from OpenCV to OpenGL (and back: it is its own inverse); right-multiplied to a c2w."""
 
-_CONCENTRATED = 0.5
+_CONCENTRATED = 0.3
 """Directions agree when the length of their mean is above this (1: all the same, 0: no preference)."""
 
 
@@ -127,21 +127,32 @@ def rotation_angle_degrees(a: Float[np.ndarray, "*n 3 3"], b: Float[np.ndarray, 
     return np.degrees(2.0 * np.arcsin(np.clip(chord, 0.0, 1.0)))
 
 
-def geometric_median(points: Float[np.ndarray, "n d"], iterations: int = 200) -> Float[np.ndarray, " d"]:
+def geometric_median(points: Float[np.ndarray, "n d"], iterations: int = 500) -> Float[np.ndarray, " d"]:
     """Return the point with the smallest sum of distances to all points (Weiszfeld's algorithm).
 
-    Half of the points may lie anywhere and it stays among the others.
+    Half of the points may lie anywhere and it stays among the others. Distances are rounded off near zero, as
+    √(r² + ε²) with ε a hundredth of the median distance: the algorithm creeps where the answer is one of the points.
     """
     median = np.median(points, axis=0)
-    size = float(np.median(np.linalg.norm(points - median, axis=1))) or 1.0
+    for _ in range(20):
+        median = _weiszfeld_step(points, median, 1e-9 * _median_distance(points, median))
+    roundness = 0.01 * _median_distance(points, median)
     for _ in range(iterations):
-        weight = 1.0 / np.maximum(np.linalg.norm(points - median, axis=1), 1e-9 * size)
-        moved = weight @ points / weight.sum()
-        done = np.linalg.norm(moved - median) < 1e-12 * size
-        median = moved
-        if done:
+        before, median = median, _weiszfeld_step(points, median, roundness)
+        if np.linalg.norm(median - before) <= 1e-6 * roundness:
             break
     return median
+
+
+def _weiszfeld_step(
+    points: Float[np.ndarray, "n d"], centre: Float[np.ndarray, " d"], roundness: float
+) -> Float[np.ndarray, " d"]:
+    weight = 1.0 / np.sqrt(np.square(points - centre).sum(axis=1) + max(roundness, 1e-150) ** 2)
+    return weight @ points / weight.sum()
+
+
+def _median_distance(points: Float[np.ndarray, "n d"], centre: Float[np.ndarray, " d"]) -> float:
+    return float(np.median(np.linalg.norm(points - centre, axis=1)))
 
 
 def capture_frame(c2w: Float[np.ndarray, "n 4 4"]) -> CaptureFrame:
@@ -149,10 +160,10 @@ def capture_frame(c2w: Float[np.ndarray, "n 4 4"]) -> CaptureFrame:
 
     The origin is the geometric median of the positions, the unit the median distance from it. Up is the direction
     in which the cameras' up vectors agree, or, where they point everywhere (straight down from the air), the
-    direction opposite to their view. Ahead is the direction in which they look, or, where they look everywhere (an
-    orbit), the direction in which the first third of the path lies. Every statistic is a median, so one wrong pose
-    moves none of them far, and each turns with the world, so no similarity transform of the world changes a pose
-    that is expressed in the result.
+    direction opposite to their view. Ahead is the direction in which the first third of the path lies, or, where it
+    lies all around, the direction in which the cameras look. Every statistic is a median, so one wrong pose moves
+    none of them far, and each turns with the world, so no similarity transform of the world changes a pose that is
+    expressed in the result.
 
     Args:
         c2w: finite poses in temporal order.
@@ -170,8 +181,8 @@ def capture_frame(c2w: Float[np.ndarray, "n 4 4"]) -> CaptureFrame:
     up = _first_agreed(up_of_cameras, backward)
     start = positions[: max(1, len(positions) // 3)]
     ahead = _first_agreed(
-        _flattened(-backward, up),
         _flattened((geometric_median(start) - origin)[None] / unit, up),
+        _flattened(-backward, up),
         _flattened(rotation[0].T, up),
     )
     right = np.cross(ahead, up)

@@ -94,7 +94,7 @@ def test_one_wrong_pose_hardly_moves_the_capture_frame(index, seed):
     spoiled[index, :3, :3] = rotations(seed, 1)[0]
     spoiled[index, :3, 3] += 5 * np.random.default_rng(seed).normal(size=3)
     right, wrong = poses.capture_frame(c2w), poses.capture_frame(spoiled)
-    assert np.linalg.norm(right.origin - wrong.origin) < 0.2 * right.unit
+    assert np.linalg.norm(right.origin - wrong.origin) < 0.3 * right.unit
     assert abs(np.log(right.unit / wrong.unit)) < 0.2
     assert poses.rotation_angle_degrees(right.rotation[None], wrong.rotation[None])[0] < 15
 
