@@ -19,6 +19,7 @@ from mtcm_nerfstudio.analysis.frame_axis import (
     checked,
     inconsistency_panel,
     name_frames,
+    name_inches,
     share_frames,
     verdict_legend,
 )
@@ -172,7 +173,7 @@ def plot_pose_deltas(
     n = checked(file_paths, kept=kept, inconsistency=inconsistency, deltas=deltas.position)
     rows = 2 + (inconsistency is not None)
     width = axis_inches(n)
-    figure = new_figure(width + 2.2, 1.9 * rows + 1.6)
+    figure = new_figure(width + 2.2, 1.9 * rows + name_inches(file_paths) + 1.2)
     axes: list[Axes] = list(figure.subplots(rows, 1, squeeze=False)[:, 0])
     headline(figure, title)
     delta_panel(axes[0], deltas.position, file_paths, kept, "position\n(units of the capture)", width)

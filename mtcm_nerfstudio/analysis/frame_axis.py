@@ -24,9 +24,8 @@ from mtcm_nerfstudio.analysis.figures import (
 
 LONGEST_NAME = 22
 _INCHES_PER_NAME = 0.135
-_INCHES_PER_LETTER = 0.075
+_INCHES_PER_LETTER = 0.07
 _NAMED_WORST = 5
-_MARGIN = 0.1
 
 
 def frame_names(file_paths: Sequence[str]) -> tuple[str, ...]:
@@ -47,6 +46,11 @@ def frame_names(file_paths: Sequence[str]) -> tuple[str, ...]:
 def axis_inches(n_frames: int, shortest: float = 4.5, longest: float = 15.0) -> float:
     """Return how long an axis of ``n_frames`` should be so that their names fit, within limits."""
     return float(np.clip(n_frames * _INCHES_PER_NAME, shortest, longest))
+
+
+def name_inches(file_paths: Sequence[str]) -> float:
+    """Return how much room the longest name takes beside an axis."""
+    return _INCHES_PER_LETTER * max(len(name) for name in frame_names(file_paths))
 
 
 def named_positions(n_frames: int, inches: float, first: Bool[np.ndarray, " n"] | None = None) -> Int[np.ndarray, " _"]:
@@ -98,7 +102,9 @@ def lollipops(
     for group, colour, marker in ((finite & ~dropped, KEPT, "o"), (finite & dropped, DROPPED, "^")):
         if stems:
             axes.vlines(everyone[group], 0, values[group], color=colour, linewidth=1.0, alpha=0.6)
-        axes.scatter(everyone[group], values[group], s=size, color=colour, marker=marker, zorder=3, linewidths=0)
+        axes.scatter(
+            everyone[group], values[group], s=size, color=colour, marker=marker, zorder=3, linewidths=0, clip_on=False
+        )
     where = axes.get_xaxis_transform()
     axes.scatter(
         everyone[~finite], np.full((~finite).sum(), 0.02), s=14, color=ABSENT, marker="x", linewidths=0.9,
@@ -124,10 +130,10 @@ def name_worst(
     names = frame_names(file_paths)
     finite = np.flatnonzero(np.isfinite(values))
     worst = finite[np.argsort(-values[finite], kind="stable")][: 3 * most]
-    width = _INCHES_PER_LETTER * max(len(names[i]) for i in worst) * len(values) / inches if len(worst) else 0.0
+    half = [0.5 * _INCHES_PER_LETTER * (len(name) + 1) * len(values) / inches for name in names]
     taken: list[int] = []
     for i in worst.tolist():
-        if len(taken) < most and all(abs(i - other) > width for other in taken):
+        if len(taken) < most and all(abs(i - other) > half[i] + half[other] for other in taken):
             taken.append(i)
             axes.annotate(
                 names[i], (i, float(values[i])), xytext=(0, 5), textcoords="offset points", ha="center",
@@ -152,7 +158,7 @@ def share_frames(panels: Sequence[Axes], n_frames: int) -> None:
     (Axes that share ticks, as in ``subplots(sharex=True)``, hold every tick once per panel and draw slowly.)
     """
     for axes in panels:
-        axes.set_xlim(-0.5 - _MARGIN, n_frames - 0.5 + _MARGIN)
+        axes.set_xlim(-0.5, n_frames - 0.5)
     for axes in panels[:-1]:
         axes.set_xticks([])
     panels[-1].set_xlabel("frame, in temporal order", fontsize=8.5, color=INK)

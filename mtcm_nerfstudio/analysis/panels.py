@@ -28,6 +28,7 @@ from mtcm_nerfstudio.analysis.frame_axis import (
     inconsistency_panel,
     lollipops,
     name_frames,
+    name_inches,
     name_worst,
     share_frames,
     verdict_legend,
@@ -81,7 +82,8 @@ def matrix_figure(
     """Draw a matrix of frames against frames below panels of one value a frame; ``words``: title, explanation."""
     n = len(matrix)
     side = axis_inches(n, longest=11.0)
-    figure, tops, body, sides = _stacked(side, side, len(panels) + (inconsistency is not None))
+    room = name_inches(file_paths)
+    figure, tops, body, sides = _stacked(side, side, len(panels) + (inconsistency is not None), (room, room))
     headline(figure, words[0])
     explanation(tops[0], words[1])
     _draw_panels(tops, panels, inconsistency, kept)
@@ -90,7 +92,7 @@ def matrix_figure(
     name_frames(body, file_paths, side, kept, along="y")
     name_frames(body, file_paths, side, kept, along="x")
     share_frames([*tops, body], n)
-    verdict_marks(body, kept)
+    verdict_marks(sides[2], kept, 0.5)
     _colour_bar(figure, sides[1], image, scale, matrix)
     return figure
 
@@ -107,7 +109,9 @@ def strip_figure(
 ) -> Figure:
     """Draw rows of colours, one column a frame, below panels of one value a frame; ``words``: title, explanation."""
     n, width = len(rows), axis_inches(len(rows))
-    figure, tops, body, sides = _stacked(width, 0.36 * rows.shape[1] + 0.2, len(panels) + (inconsistency is not None))
+    figure, tops, body, sides = _stacked(
+        width, 0.36 * rows.shape[1] + 0.2, len(panels) + (inconsistency is not None), (0.7, name_inches(file_paths))
+    )
     headline(figure, words[0])
     explanation(tops[0], words[1])
     _draw_panels(tops, panels, inconsistency, kept)
@@ -133,19 +137,23 @@ def layer_panels(
     figure = new_figure(3.7 * columns + 1.0, 3.6 * rows + 0.6)
     headline(figure, title)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    low_high = scale.limits(layers)
+    low, high = scale.limits(layers)
     image = None
     for i, axes in enumerate(grid):
         axes.set_visible(i < len(layers))
         if i < len(layers):
-            image = axes.imshow(layers[i], cmap=scale.colormap(), vmin=low_high[0], vmax=low_high[1])
+            image = axes.imshow(layers[i], cmap=scale.colormap(), vmin=low, vmax=high, aspect="auto")
             explanation(axes, f"layer {i}")
+            axes.spines[:].set_visible(False)
             name_frames(axes, file_paths, _LAYER_INCHES, kept, along="x")
-            name_frames(axes, file_paths, _LAYER_INCHES, kept, along="y")
-            verdict_marks(axes, kept)
+            axes.set_yticks([])
+            if i % columns == 0:
+                name_frames(axes, file_paths, _LAYER_INCHES, kept, along="y")
     if image is not None:
         bar = figure.colorbar(image, ax=list(grid), fraction=0.03, aspect=30)
-        bar.set_label(scale.name, fontsize=8)
+        bar.set_label(scale.name, fontsize=8, color=INK)
+        bar.ax.tick_params(labelsize=7)
+        bar.outline.set_visible(False)
     return figure
 
 
@@ -173,26 +181,37 @@ def delta_panel(
     plain(axes)
 
 
-def verdict_marks(axes: Axes, kept: Bool[np.ndarray, " n"] | None) -> None:
-    """Mark kept and dropped frames along the right edge of a matrix."""
+def verdict_marks(axes: Axes, kept: Bool[np.ndarray, " n"] | None, left: float = 1.02) -> None:
+    """Mark kept and dropped frames along a vertical axis of frames, at ``left`` in widths of the axes."""
     if kept is not None:
         rows = np.arange(len(kept))
         beside = axes.get_yaxis_transform()
         for group, colour, marker, size in ((kept, KEPT, "o", 4), (~kept, DROPPED, "<", 16)):
             axes.scatter(
-                np.full(group.sum(), 1.012), rows[group], s=size, color=colour, marker=marker, transform=beside,
+                np.full(group.sum(), left), rows[group], s=size, color=colour, marker=marker, transform=beside,
                 clip_on=False, linewidths=0,
             )  # fmt: skip
 
 
-def _stacked(width: float, height: float, n_panels: int) -> tuple[Figure, list[Axes], Axes, tuple[Axes, Axes]]:
-    """Return a figure, flat axes over large ones, and beside them places for the legend and the bar of colours."""
-    figure = new_figure(width + 2.3, height + 0.95 * n_panels + 1.5)
-    grid = figure.add_gridspec(n_panels + 1, 2, width_ratios=[width, 0.18], height_ratios=[0.9] * n_panels + [height])
+def _stacked(
+    width: float, height: float, n_panels: int, names: tuple[float, float]
+) -> tuple[Figure, list[Axes], Axes, tuple[Axes, Axes, Axes]]:
+    """Return a figure, flat axes over a large one, and beside them places for legend, bar of colours and marks.
+
+    Args:
+        width: of the axes, in inches.
+        height: of the large one.
+        n_panels: the number of flat ones.
+        names: how much room the names at the left and at the foot of the large one take.
+    """
+    figure = new_figure(width + names[0] + 2.0, height + 0.95 * n_panels + names[1] + 1.1)
+    sizes = {"width_ratios": [width, 0.06, 0.18], "height_ratios": [0.9] * n_panels + [height]}
+    grid = figure.add_gridspec(n_panels + 1, 3, **sizes)
     left = [figure.add_subplot(grid[row, 0]) for row in range(n_panels + 1)]
-    legend = figure.add_subplot(grid[0, 1])
+    legend, marks = figure.add_subplot(grid[0, 1:]), figure.add_subplot(grid[-1, 1], sharey=left[-1])
     legend.set_axis_off()
-    return figure, left[:-1], left[-1], (legend, figure.add_subplot(grid[-1, 1]))
+    marks.set_axis_off()
+    return figure, left[:-1], left[-1], (legend, figure.add_subplot(grid[-1, 2]), marks)
 
 
 def _draw_panels(
@@ -221,7 +240,7 @@ def _draw_cells(axes: Axes, values: Float[np.ndarray, "r c"], scale: Scale) -> A
                 shade = image.cmap(image.norm(value))[:3]
                 light = np.dot(shade, [0.299, 0.587, 0.114]) > 0.5
                 axes.text(
-                    column, row, f"{value:.2f}", ha="center", va="center", fontsize=6.5,
+                    column, row, f"{round(float(value), 2) + 0.0:.2f}", ha="center", va="center", fontsize=6.5,
                     color=INK if light else "white",
                 )  # fmt: skip
     return image

@@ -74,7 +74,7 @@ def map_figure(
 
 def _frame_map(axes: Axes, one: Map, how: str) -> None:
     lost = int(np.isnan(one.places[:, 0]).sum())
-    notes = [f"{lost} frames have none"] * bool(lost) + [one.note] * bool(one.note)
+    notes = [f"{lost} {'frame has' if lost == 1 else 'frames have'} none"] * bool(lost) + [one.note] * bool(one.note)
     explanation(axes, f"{one.name}, by {how}" + (f" ({'; '.join(notes)})" if notes else ""))
     axes.set_xlabel(f"{one.method} 1 (no unit)", fontsize=8, color=INK)
     axes.set_ylabel(f"{one.method} 2 (no unit)", fontsize=8, color=INK)
@@ -171,7 +171,9 @@ def _write_beside(axes: Axes, places: Float[np.ndarray, "n 2"], i: int, name: st
     free = [box for box in boxes if _within(box, frame) and not any(box.overlaps(other) for other in taken)]
     if not free:
         return
-    best = min(free, key=lambda box: box.count_contains(points))  # the first of equals, which is the nearest
+    best = min(
+        free, key=lambda box: box.padded(3.0).count_contains(points)
+    )  # the first of equals, which is the nearest
     taken.append(best)
     text = axes.annotate(
         name,
