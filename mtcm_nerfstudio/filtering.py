@@ -154,11 +154,8 @@ def filter_capture(capture: Capture, settings: FilterSettings, cache: Cache, pro
 
 def embedder_for(settings: FilterSettings, card: CheckpointCard) -> EmbedderName:
     """Return the checkpoint's embedder, or raise ValueError where the settings insist on another."""
-    if settings.embedder is not None and settings.embedder != card.embedder:
-        raise ValueError(
-            f"the checkpoint {card.name} was trained on {card.embedder} embeddings, not on {settings.embedder}: "
-            "leave --embedder out, or train a checkpoint on it with ns-mtcm-train"
-        )
+    if settings.embedder is not None:
+        card.require_embedder(settings.embedder)
     return card.embedder
 
 

@@ -57,7 +57,8 @@ def picture(i: int, seed: int = 0) -> Image.Image:
     """A textured picture that changes slowly with ``i``."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH] / 8.0
-    channels = [127 + 120 * np.sin(x * a + i * 0.1 * b) * np.cos(y * b + i * 0.07) for a, b in rng.uniform(0.5, 2, (3, 2))]
+    waves = rng.uniform(0.5, 2, (3, 2))
+    channels = [127 + 120 * np.sin(x * a + i * 0.1 * b) * np.cos(y * b + i * 0.07) for a, b in waves]
     return Image.fromarray(np.stack(channels, axis=-1).astype(np.uint8))
 
 

@@ -1,0 +1,63 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_capture import names, orbit
+
+from mtcm_nerfstudio.consistency.checkpoint import CheckpointCard
+from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer, ModelConfig
+from mtcm_nerfstudio.tokens.tokens import RawFeatures, assemble_tokens
+from mtcm_nerfstudio.verdicts.score import read_tokens, score_frames, windows
+
+
+def features(count: int) -> RawFeatures:
+    rng = np.random.default_rng(0)
+    absent = np.full(count, np.nan)
+    embeddings = rng.normal(size=(count, 384))
+    return RawFeatures(embeddings, orbit(count), absent, absent, absent, tuple(names(count)), "efficientnet-lite0")
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return ConsistencyTransformer(ModelConfig(layers=1, heads=4)).eval()
+
+
+def card(**changes) -> CheckpointCard:
+    return CheckpointCard(name="test", embedder="efficientnet-lite0", embedder_version="1", **changes)
+
+
+@given(st.integers(1, 400), st.integers(2, 100))
+def test_windows_cover_everything_and_overlap_by_half(count, length):
+    found = windows(count, length)
+    assert np.array_equal(np.unique(np.concatenate(found)), np.arange(count))
+    assert all(len(window) == min(length, count) and (np.diff(window) == 1).all() for window in found)
+    for before, after in itertools.pairwise(found):
+        assert before[-1] - after[0] + 1 >= length // 2
+
+
+def test_scores_are_calibrated_probabilities(model):
+    raw = features(9)
+    output = read_tokens(model, assemble_tokens(raw))
+    scores = score_frames(model, card(calibration_scale=2.0, calibration_offset=-1.0), raw)
+    expected = torch.sigmoid(2.0 * output.inconsistency_logit[0].double() - 1.0).numpy()
+    np.testing.assert_allclose(scores.inconsistency, expected, atol=1e-6)
+    np.testing.assert_allclose(scores.reasons.sum(axis=1), 1.0)
+    np.testing.assert_allclose(scores.states, output.states[0].numpy(), atol=1e-6)
+    assert scores.modality.shape == (9, 3)
+
+
+def test_long_captures_are_read_in_windows_of_the_trained_length(model):
+    raw = features(30)
+    scores = score_frames(model, card(window=20), raw)
+    left = score_frames(model, card(window=20), raw.subset(np.arange(20)))
+    np.testing.assert_allclose(scores.inconsistency[:10], left.inconsistency[:10], atol=1e-9)
+    assert np.isfinite(scores.states).all() and len(scores) == 30
+
+
+def test_no_frames_no_scores(model):
+    scores = score_frames(model, card(), features(0))
+    assert len(scores) == 0 and scores.states.shape == (0, 256)

@@ -1,0 +1,152 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_capture import names, orbit
+
+from mtcm_nerfstudio.capture.capture import Capture
+from mtcm_nerfstudio.tokens.tokenise import TokenisedCapture
+from mtcm_nerfstudio.tokens.tokens import RawFeatures, assemble_tokens
+from mtcm_nerfstudio.verdicts.neighbours import compare_neighbours
+from mtcm_nerfstudio.verdicts.rules import rule_out
+from mtcm_nerfstudio.verdicts.score import Scores
+from mtcm_nerfstudio.verdicts.verdict import GuardRails, judge
+
+
+def features(count: int = 20) -> RawFeatures:
+    """Embeddings that turn slowly along the path, so that neighbours look alike."""
+    t = np.linspace(0, 2, count)[:, None]
+    phase = np.random.default_rng(0).uniform(0, 6, 384)
+    absent = np.full(count, np.nan)
+    return RawFeatures(
+        np.sin(t + phase), orbit(count), absent, absent, absent, tuple(names(count)), "efficientnet-lite0"
+    )
+
+
+def tokenised(raw: RawFeatures, status: dict[int, str] | None = None) -> TokenisedCapture:
+    capture = Capture(Path(), "test", "transforms", ())
+    statuses = tuple((status or {}).get(i, "ok") for i in range(len(raw)))
+    return TokenisedCapture(capture, raw, assemble_tokens(raw), statuses)
+
+
+def scores(inconsistency) -> Scores:
+    values = np.asarray(inconsistency, dtype=np.float64)
+    count = len(values)
+    reasons = np.tile([0.1, 0.6, 0.1, 0.1, 0.1], (count, 1))
+    return Scores(values, np.full((count, 3), 0.5), reasons, np.zeros((count, 256)))
+
+
+def verdicts_of(raw, inconsistency, status=None, rails=None):
+    ruled = rule_out(tokenised(raw, status))
+    return judge(ruled, assemble_tokens(ruled.raw), scores(inconsistency), 0.5, rails or GuardRails(0, 1.0))
+
+
+def test_rules_name_what_cannot_be_trained_on():
+    raw = features()
+    c2w = raw.c2w.copy()
+    c2w[2], c2w[3, :3, 3] = np.nan, 1000 * c2w[3, :3, 3]
+    ruled = rule_out(tokenised(replace(raw, c2w=c2w), {0: "missing image", 1: "unreadable image"}))
+    assert ruled.reasons[:5] == ("missing image", "unreadable image", "invalid pose", "pose", None)
+    assert not ruled.raw.posed[3]
+    assert ruled.readable.tolist() == [False, False] + [True] * 18
+
+
+def test_photos_without_any_pose_are_not_ruled_out():
+    raw = features()
+    assert set(rule_out(tokenised(replace(raw, c2w=np.full_like(raw.c2w, np.nan)))).reasons) == {None}
+
+
+def test_frames_at_or_above_the_threshold_go_with_the_likeliest_reason():
+    inconsistency = np.full(20, 0.1)
+    inconsistency[[4, 9]] = 0.5, 0.9
+    found = verdicts_of(features(), inconsistency)
+    assert [i for i, verdict in enumerate(found) if not verdict.kept] == [4, 9]
+    assert {found[4].reason, found[9].reason} == {"blur"}
+    assert found[0].reason is None and found[0].most_at_odds_with is None
+    assert found[4].most_at_odds_with in range(20) and found[4].most_at_odds_with != 4
+    assert found[4].modality.image == 0.5 and found[4].modality.time is None
+
+
+def test_what_rules_say_stands_whatever_the_model_thinks():
+    raw = features()
+    c2w = raw.c2w.copy()
+    c2w[3, :3, 3] *= 1000
+    found = verdicts_of(replace(raw, c2w=c2w), np.zeros(20), {0: "missing image"})
+    assert (found[0].kept, found[0].reason, found[0].decided_by, found[0].inconsistency) == (
+        *(False, "missing image", "rule", 1.0),
+    )
+    assert (found[3].reason, found[3].decided_by, found[3].modality.pose) == ("pose", "rule", 1.0)
+    assert found[0].modality.image is not None or not np.isfinite(raw.embeddings[0]).all()
+
+
+@given(
+    st.lists(st.floats(0, 1), min_size=1, max_size=20),
+    st.integers(0, 25),
+    st.floats(0, 1),
+)
+def test_guard_rails_hold_whatever_the_scores(values, min_frames, share):
+    rails = GuardRails(min_frames, share)
+    found = verdicts_of(features(len(values)), values, rails=rails)
+    kept = sum(verdict.kept for verdict in found)
+    assert kept >= min(min_frames, len(values))
+    assert len(values) - kept <= share * len(values)
+    worst_kept = max((v.inconsistency for v in found if v.kept), default=0.0)
+    assert all(v.inconsistency >= worst_kept for v in found if not v.kept) or worst_kept < 0.5
+    assert all(v.spared == (v.kept and v.inconsistency >= 0.5) for v in found)
+
+
+@pytest.mark.parametrize(
+    ("rails", "message"),
+    [
+        ({"min_frames": -1}, "--min-frames must not be negative, got -1"),
+        ({"max_drop_share": 1.5}, r"--max-drop-share must lie in \[0, 1\], got 1.5"),
+    ],
+)
+def test_guard_rails_out_of_range_are_refused(rails, message):
+    with pytest.raises(ValueError, match=message):
+        GuardRails(**rails)
+
+
+def test_neighbours_agree_with_brute_force():
+    raw = features(25)
+    tokens = assemble_tokens(raw)
+    found = compare_neighbours(tokens, chunk=7)
+    looks = tokens.tokens[:, :384].astype(np.float64)
+    looks = looks - np.median(looks, axis=0)
+    looks /= np.linalg.norm(looks, axis=1, keepdims=True)
+    pose = tokens.tokens[:, 384:391].astype(np.float64)
+    for i in range(25):
+        apart = [
+            np.linalg.norm(pose[i, :3] - pose[j, :3]) + 2 * np.arccos(min(1.0, abs(pose[i, 3:] @ pose[j, 3:])))
+            for j in range(25)
+        ]
+        unlike = [1 - looks[i] @ looks[j] for j in range(25)]
+        by_pose = sorted((j for j in range(25) if j != i), key=lambda j: apart[j])[:5]
+        by_look = sorted((j for j in range(25) if j != i), key=lambda j: unlike[j])[:5]
+        assert found.image_difference[i] == pytest.approx(np.mean([unlike[j] for j in by_pose]))
+        assert found.pose_difference[i] == pytest.approx(np.mean([apart[j] for j in by_look]))
+        assert found.odd_image[i] == max(by_pose, key=lambda j: unlike[j])
+        assert found.odd_pose[i] == max(by_look, key=lambda j: apart[j])
+
+
+def test_a_frame_from_elsewhere_differs_from_its_neighbours():
+    raw = features()
+    embeddings = raw.embeddings.copy()
+    embeddings[6] = np.random.default_rng(9).normal(size=384)
+    c2w = raw.c2w.copy()
+    c2w[13] = c2w[2]
+    found = compare_neighbours(assemble_tokens(replace(raw, embeddings=embeddings, c2w=c2w)))
+    assert np.argmax(found.image_difference) in (6, 13)
+    assert found.pose_difference[13] > np.median(found.pose_difference)
+
+
+def test_frames_without_poses_or_embeddings_compare_with_nothing_or_in_time():
+    raw = features()
+    no_pose = compare_neighbours(assemble_tokens(replace(raw, c2w=np.full_like(raw.c2w, np.nan))))
+    assert np.isfinite(no_pose.image_difference).all() and np.isnan(no_pose.pose_difference).all()
+    assert abs(no_pose.odd_image[10] - 10) <= 3 and (no_pose.odd_pose == -1).all()
+    blind = compare_neighbours(assemble_tokens(replace(raw, embeddings=np.full_like(raw.embeddings, np.nan))))
+    assert np.isnan(blind.image_difference).all()
