@@ -1,0 +1,204 @@
+"""The filter as a whole, with the shipped checkpoint, on tiny captures."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from tiny_capture import (
+    edit_transforms,
+    names,
+    orbit,
+    random_similarity,
+    write_colmap,
+    write_identity,
+    write_transforms,
+)
+
+from mtcm_nerfstudio import decisions as decisions_file
+from mtcm_nerfstudio.filtering import FilterSettings, current_decisions, summary
+
+COUNT = 16
+FILES = {
+    *("filtered_views.json", "filtered_images.txt", "filtered_views.csv", "pose_embeddings.npy"),
+    "suggested_poses.npy",
+}
+
+
+def run(data, settings=None, **flags):
+    return current_decisions(data, settings, progress=False, **flags)
+
+
+def scores(result) -> dict[str, float]:
+    return {frame.file_path.split("/")[-1]: frame.inconsistency for frame in result.decisions.frames}
+
+
+def verdicts(result) -> dict[str, tuple]:
+    return {frame.file_path.split("/")[-1]: (frame.kept, frame.reason) for frame in result.decisions.frames}
+
+
+@pytest.fixture
+def capture(tmp_path):
+    return write_transforms(tmp_path / "capture", orbit(COUNT))
+
+
+def test_every_frame_has_an_entry_and_every_file_is_there(capture):
+    result = run(capture)
+    assert [frame.file_path for frame in result.decisions.frames] == [f"images/{name}" for name in names(COUNT)]
+    assert {path.name for path in (capture / "mtcm").iterdir()} == FILES
+    assert np.load(capture / "mtcm" / "pose_embeddings.npy").shape == (COUNT, 256)
+    kept = (capture / "mtcm" / "filtered_images.txt").read_text().splitlines()
+    assert kept == [frame.file_path for frame in result.decisions.kept]
+
+
+def test_a_rerun_computes_nothing_and_gives_the_same_bytes(capture, tmp_path, monkeypatch):
+    run(capture)
+    before = {path.name: path.read_bytes() for path in (capture / "mtcm").iterdir()}
+    run(capture, output_dir=tmp_path / "other")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "other").iterdir()} == before
+    monkeypatch.setattr("mtcm_nerfstudio.filtering.filter_capture", lambda *args: pytest.fail("filtered again"))
+    again = run(capture)
+    assert again.reused
+    assert {path.name: path.read_bytes() for path in (capture / "mtcm").iterdir()} == before
+
+
+def test_all_layouts_give_the_same_decisions(tmp_path):
+    c2w = orbit(COUNT)
+    results = [
+        run(write_transforms(tmp_path / "a", c2w)),
+        run(write_colmap(tmp_path / "b", c2w)),
+        run(write_colmap(tmp_path / "c", c2w, text=True)),
+        run(write_identity(tmp_path / "d", "Zoë Quill", c2w)),
+    ]
+    for result in results[1:]:
+        assert verdicts(result) == verdicts(results[0])
+        assert scores(result) == pytest.approx(scores(results[0]), abs=1e-4)
+    assert results[3].output_dir == tmp_path / "d" / "mtcm" / "Zoë Quill"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_neither_the_order_in_the_file_nor_the_world_changes_a_decision(capture, tmp_path, seed):
+    expected = run(capture)
+    moved = tmp_path / "moved"
+    shutil.copytree(capture, moved, ignore=shutil.ignore_patterns("mtcm"))
+    similarity = random_similarity(seed)
+
+    def edit(meta):
+        for frame in meta["frames"]:
+            frame["transform_matrix"] = similarity.move(np.array([frame["transform_matrix"]]))[0].tolist()
+        np.random.default_rng(seed).shuffle(meta["frames"])
+
+    edit_transforms(moved, edit)
+    found = run(moved)
+    assert verdicts(found) == verdicts(expected)
+    assert scores(found) == pytest.approx(scores(expected), abs=1e-3)
+
+
+def test_broken_frames_are_named_and_dropped(capture):
+    (capture / "images" / "frame_3.jpg").unlink()
+    (capture / "images" / "frame_5.jpg").write_bytes((capture / "images" / "frame_5.jpg").read_bytes()[:300])
+
+    def edit(meta):
+        meta["frames"][6]["transform_matrix"][1][3] = float("nan")
+        for row in range(3):
+            meta["frames"][8]["transform_matrix"][row][3] *= 1000
+
+    edit_transforms(capture, edit)
+    result = run(capture)
+    found = result.decisions.by_file_path()
+    reasons = {i: found[f"images/frame_{i}.jpg"].reason for i in (3, 5, 7, 9)}
+    assert reasons == {3: "missing image", 5: "unreadable image", 7: "invalid pose", 9: "pose"}
+    assert all(found[f"images/frame_{i}.jpg"].decided_by == "rule" for i in (3, 5, 7, 9))
+    assert all(f"images/frame_{i}.jpg: {reasons[i]} (by rule)" in "\n".join(summary(result)) for i in reasons)
+    embeddings = np.load(result.output_dir / "pose_embeddings.npy")
+    assert np.flatnonzero(np.isnan(embeddings).any(axis=1)).tolist() == [2, 4]
+
+
+def test_a_persons_decision_survives_a_change_of_the_capture(capture):
+    path = run(capture).output_dir / decisions_file.FILE_NAME
+    decided = decisions_file.read(path).decided_by_person("images/frame_4.jpg", kept=False)
+    decisions_file.write(decided, path)
+    again = run(capture)
+    assert again.reused
+    assert "images/frame_4.jpg" not in (capture / "mtcm" / "filtered_images.txt").read_text().splitlines()
+    edit_transforms(capture, lambda meta: meta["frames"].pop())
+    rerun = run(capture)
+    frame = rerun.decisions.by_file_path()["images/frame_4.jpg"]
+    assert not rerun.reused and len(rerun.decisions.frames) == COUNT - 1
+    assert (frame.kept, frame.reason, frame.decided_by) == (False, "manual", "person")
+    forgotten = run(capture, reset=True).decisions.by_file_path()["images/frame_4.jpg"]
+    assert forgotten.decided_by == "model"
+
+
+@pytest.mark.parametrize("change", ["threshold", "pose", "image", "file gone"])
+def test_decisions_are_made_again_when_what_they_depend_on_changes(capture, change):
+    run(capture)
+    settings = FilterSettings()
+    if change == "threshold":
+        settings = replace(settings, threshold=0.123)
+    elif change == "pose":
+        edit_transforms(capture, lambda meta: meta["frames"][0]["transform_matrix"][0].__setitem__(3, 7.0))
+    elif change == "image":
+        shutil.copy(capture / "images" / "frame_1.jpg", capture / "images" / "frame_2.jpg")
+    else:
+        (capture / "mtcm" / "pose_embeddings.npy").unlink()
+    assert not run(capture, settings).reused
+    assert run(capture, settings).reused
+
+
+def test_a_dry_run_writes_nothing(capture, tmp_path, monkeypatch):
+    monkeypatch.setenv("MTCM_CACHE", str(tmp_path / "cache"))
+    before = sorted(path for path in tmp_path.rglob("*"))
+    dry = run(capture, dry_run=True)
+    assert sorted(path for path in tmp_path.rglob("*")) == before
+    assert summary(dry) == summary(run(capture))
+
+
+def test_the_threshold_and_the_guard_rails_are_obeyed(capture):
+    everything = run(capture, FilterSettings(threshold=0.0, min_frames=0, max_drop_share=1.0), dry_run=True)
+    assert not everything.decisions.kept
+    half = run(capture, FilterSettings(threshold=0.0, max_drop_share=0.25), dry_run=True)
+    assert len(half.decisions.dropped) == COUNT // 4
+    assert "12 more frames looked inconsistent and stay" in "\n".join(summary(half))
+    assert not run(capture, FilterSettings(threshold=1.0), dry_run=True).decisions.dropped
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_the_smallest_captures_come_through(tmp_path, count):
+    assert len(run(write_transforms(tmp_path, orbit(count))).decisions.kept) == count
+
+
+def test_photos_without_poses_are_filtered_by_their_images(tmp_path):
+    shutil.copytree(write_transforms(tmp_path / "a", orbit(9)) / "images", tmp_path / "b")
+    result = run(tmp_path / "b")
+    assert len(result.decisions.frames) == 9
+    assert all(frame.modality.pose is None for frame in result.decisions.frames)
+    assert "Pose them with ns-mtcm-process" in "\n".join(summary(result))
+
+
+def test_another_embedder_than_the_checkpoints_is_refused(capture):
+    with pytest.raises(ValueError, match="trained on efficientnet-lite0 embeddings, these are dinov2-vits14"):
+        run(capture, FilterSettings(embedder="dinov2-vits14"))
+
+
+def test_a_damaged_decisions_file_is_not_overwritten(capture):
+    path = run(capture).output_dir / decisions_file.FILE_NAME
+    path.write_text("{")
+    with pytest.raises(ValueError, match="--reset"):
+        run(capture)
+    assert path.read_text() == "{"
+    assert not run(capture, reset=True).reused
+
+
+def test_the_file_holds_no_path_of_the_machine(capture, tmp_path):
+    text = (run(capture).output_dir / decisions_file.FILE_NAME).read_text()
+    assert str(tmp_path) not in text and set(json.loads(text)["settings"]) == {
+        *("checkpoint", "embedder", "threshold", "min_frames", "max_drop_share")
+    }
+
+
+def test_originals_are_not_touched(capture):
+    before = {path: path.read_bytes() for path in capture.rglob("*") if path.is_file()}
+    run(capture)
+    assert {path: path.read_bytes() for path in before} == before
