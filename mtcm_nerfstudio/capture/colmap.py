@@ -53,7 +53,7 @@ def read_colmap(root: Path, model_dir: Path | None = None) -> Capture:
     images = [image for image in reconstruction.images.values() if image.has_pose]
     if not images:
         raise ValueError(f"{model_dir}: no image has a pose. Run COLMAP again with more overlap between photos.")
-    folder = _image_folder(root, [image.name for image in images])
+    folder = image_folder(root, [image.name for image in images])
     frames = [_frame(root, folder, image, reconstruction.cameras[image.camera_id]) for image in images]
     return Capture(
         root=root,
@@ -125,7 +125,7 @@ def _is_model(folder: Path) -> bool:
     )
 
 
-def _image_folder(root: Path, names: list[str]) -> PurePosixPath:
+def image_folder(root: Path, names: list[str]) -> PurePosixPath:
     """Return the folder that holds most of the model's images, as a path relative to the capture's."""
     found = {folder: sum((root / folder / name).is_file() for name in names) for folder in IMAGE_FOLDERS}
     return PurePosixPath(max(IMAGE_FOLDERS, key=lambda folder: found[folder]))

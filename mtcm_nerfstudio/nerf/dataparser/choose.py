@@ -1,0 +1,69 @@
+"""Which frames go into which split: evaluation first and whatever their verdict, then training on what was kept."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mtcm_nerfstudio.capture.images import UnreadableImageError, image_size, read_rgb
+from mtcm_nerfstudio.decisions import FrameDecision, Reason
+from mtcm_nerfstudio.nerf.dataparser.chosen import SPLITS, ChosenFramesParser, Split
+
+
+@dataclass(frozen=True)
+class ChosenSplits:
+    """The frames of each split, by the names that decisions have for them."""
+
+    splits: Mapping[Split, tuple[str, ...]]
+    """A split that nerfstudio refuses is left out."""
+    lost_to_evaluation: Mapping[str, Reason]
+    """Frames that the stock parser would evaluate on and nobody can, with the reason."""
+
+
+def choose_splits(parser: ChosenFramesParser, decisions: Mapping[str, FrameDecision]) -> ChosenSplits:
+    """Split a capture's frames as the stock parser would, then take out what cannot or shall not be used.
+
+    Training loses every frame that was dropped, evaluation only those that cannot be used: no image that opens, or
+    no finite pose.
+    """
+    broken = {name: why for name in parser.file_paths() if (why := _why_unusable(parser, decisions, name))}
+    splits: dict[Split, tuple[str, ...]] = {}
+    lost: dict[str, Reason] = {}
+    for split in SPLITS:
+        try:
+            members = parser.split(split)
+        except RuntimeError:  # the capture names other splits but not this one: nerfstudio says so if it is asked for
+            continue
+        usable = [name for name in parser.file_paths() if name in members and name not in broken]
+        if split == "train":
+            splits[split] = tuple(name for name in usable if name in decisions and decisions[name].kept)
+        else:
+            splits[split] = tuple(usable)
+            lost.update({name: broken[name] for name in members if name in broken})
+    return ChosenSplits(splits, dict(sorted(lost.items())))
+
+
+def _why_unusable(
+    parser: ChosenFramesParser, decisions: Mapping[str, FrameDecision], name: str
+) -> Reason | None:
+    """Say why nerfstudio could not use a frame, or None where it can.
+
+    The filter has decoded every image already; one that a person decided about carries no word on that any more.
+    """
+    decision = decisions.get(name)
+    if not parser.has_usable_pose(name):
+        return "invalid pose"
+    if decision is not None and decision.reason in ("missing image", "unreadable image"):
+        return decision.reason
+    path = parser.image_path(name)
+    if not path.is_file():
+        return "missing image"
+    if decision is None or decision.decided_by == "person":
+        return None if _decodes(parser, name) else "unreadable image"
+    return None if image_size(path) else "unreadable image"
+
+
+def _decodes(parser: ChosenFramesParser, name: str) -> bool:
+    try:
+        read_rgb(parser.image_path(name))
+    except UnreadableImageError:
+        return False
+    return True

@@ -1,0 +1,153 @@
+"""The ``mtcm`` dataparser: nerfstudio's own parsers, over the frames that the filter kept.
+
+Evaluation frames are chosen first, exactly as the stock parser would choose them, so that results with and without
+filtering are over the same images. Then frames are dropped, and only then does nerfstudio orient, centre and scale
+what is left: a pose that is far out would shrink the whole scene there.
+"""
+
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import tyro
+from nerfstudio.data.dataparsers.base_dataparser import DataParser, DataParserConfig, DataparserOutputs
+from nerfstudio.utils.rich_utils import CONSOLE
+
+from mtcm_nerfstudio import decisions as decisions_file
+from mtcm_nerfstudio.capture.capture import Source
+from mtcm_nerfstudio.capture.read import detect_source
+from mtcm_nerfstudio.decisions import Decisions, FrameDecision
+from mtcm_nerfstudio.filtering import FilterSettings, current_decisions, summary
+from mtcm_nerfstudio.nerf.dataparser.choose import choose_splits
+from mtcm_nerfstudio.nerf.dataparser.chosen import Chosen, ChosenFramesParser, Split, frame_name
+from mtcm_nerfstudio.nerf.dataparser.flags import StockFlags
+from mtcm_nerfstudio.nerf.dataparser.layouts import model_of, open_capture
+from mtcm_nerfstudio.nerf.dataparser.masks import with_missing_masks
+from mtcm_nerfstudio.nerf.dataparser.run_record import TrainingViews, read_training_views, resumed_decisions
+from mtcm_nerfstudio.nerf.dataparser.scene import (
+    SUGGESTED_CAMERAS,
+    MTCMOutputs,
+    Scene,
+    placed,
+    scene_of,
+    suggested_cameras,
+    without_frames,
+)
+
+
+@dataclass
+class MTCMDataParserConfig(DataParserConfig):
+    """Trains on the frames that MTCM kept; runs its filter first where there are no current decisions."""
+
+    _target: type = field(default_factory=lambda: MTCMDataParser)
+    """target class to instantiate"""
+    data: Path = Path()
+    """The capture: its folder, or a transforms.json in it."""
+    decisions: Path | None = None
+    """Use this filtered_views.json as it is, current or not. A training run's config.yml names the run's own copy."""
+    output_dir: Path | None = None
+    """Where the filter's files are, or go. Default: mtcm/ in the capture."""
+    filter: tyro.conf.OmitArgPrefixes[FilterSettings] = field(default_factory=FilterSettings)
+    """How the capture is filtered."""
+    stock: tyro.conf.OmitArgPrefixes[StockFlags] = field(default_factory=StockFlags)
+    """Flags of nerfstudio's own parsers."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Opened:
+    """A capture with the decisions about it and nerfstudio's parser set up to read it."""
+
+    decisions: Decisions
+    views: TrainingViews
+    parser: ChosenFramesParser
+
+    def frames_of(self, split: Split) -> Chosen:
+        """Return the frames of a split, each with its repaired pose if it has one."""
+        if split not in self.views.splits:
+            self.parser.split(split)  # nerfstudio's own error says why there is no such split
+            raise ValueError(f"the run has no {split} split")
+        by_name = _by_name(self.decisions)
+        return {
+            name: by_name[name].repaired_transform_matrix if name in by_name else None
+            for name in self.views.splits[split]
+        }
+
+
+class MTCMDataParser(DataParser):
+    """Drives nerfstudio's parser of the capture's layout over the frames that are to be used."""
+
+    config: MTCMDataParserConfig
+    downscale_factor: int | None = None
+    """nerfstudio sets this to 1 where it only renders, and opens no images then."""
+
+    def _generate_dataparser_outputs(self, split: Split = "train", **kwargs: object) -> MTCMOutputs:
+        outputs = self._train if split == "train" else self._evaluation(split)
+        opened = self._opened
+        suggested = suggested_cameras(opened.decisions.suggested, self._train, opened.parser, self._scene)
+        metadata = outputs.metadata if suggested is None else {**outputs.metadata, SUGGESTED_CAMERAS: suggested}
+        fields = {**vars(outputs), "metadata": metadata}
+        return MTCMOutputs(**fields, decisions=opened.decisions, views=opened.views)
+
+    @cached_property
+    def _opened(self) -> _Opened:
+        """The capture, opened once: what the run has settled before stands, the rest is decided now."""
+        path = self.config.decisions or resumed_decisions(sys.argv[1:])
+        if path is None:
+            result = current_decisions(self.config.data, self.config.filter, self.config.output_dir)
+            _say(summary(result))
+            return self._open(result.decisions, None)
+        _say([f"MTCM: uses the decisions in {path}"])
+        return self._open(decisions_file.read(path), read_training_views(path.parent))
+
+    def _open(self, decisions: Decisions, settled: TrainingViews | None) -> _Opened:
+        data, settings = self.config.data, self.config.filter
+        source = settled.source if settled else _source(data, settings)
+        model = settled.model if settled else model_of(data, source)
+        parser = open_capture(data, source, self.config.stock, settings.identity, model, self._derived)
+        if self.downscale_factor is not None:
+            parser.downscale_factor = self.downscale_factor
+        if settled is not None:
+            return _Opened(decisions, settled, parser)
+        chosen = choose_splits(parser, _by_name(decisions))
+        _say(f"  not evaluated on {name}: {reason}" for name, reason in chosen.lost_to_evaluation.items())
+        return _Opened(decisions, TrainingViews(source, model, chosen.splits), parser)
+
+    @cached_property
+    def _train(self) -> DataparserOutputs:
+        """The kept training frames as the stock parser reads them; they alone decide orientation and scale."""
+        frames = self._opened.frames_of("train")
+        if not frames:
+            raise ValueError(f"{self.config.data}: no training frame is left; {decisions_file.FILE_NAME} says why")
+        return with_missing_masks(self._opened.parser.parse(frames), self._derived)
+
+    def _evaluation(self, split: Split) -> DataparserOutputs:
+        frames = self._opened.frames_of(split)
+        if not frames:
+            return without_frames(self._train)
+        outputs = placed(self._opened.parser.parse(frames, oriented=False), self._train, self._scene)
+        return with_missing_masks(outputs, self._derived)
+
+    @cached_property
+    def _scene(self) -> Scene:
+        return scene_of(self._train, self._opened.parser)
+
+    @property
+    def _derived(self) -> Path:
+        """The folder for what is made from the capture's images: masks and smaller images."""
+        data = self.config.data
+        return self.config.output_dir or (data.parent if data.is_file() else data) / "mtcm"
+
+
+def _source(data: Path, settings: FilterSettings) -> Source:
+    return detect_source(data, settings.identity) if settings.source == "auto" else settings.source
+
+
+def _by_name(decisions: Decisions) -> dict[str, FrameDecision]:
+    return {frame_name(frame.file_path): frame for frame in decisions.frames}
+
+
+def _say(lines: Iterable[str]) -> None:
+    for line in lines:
+        CONSOLE.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,143 @@
+"""What the mtcm dataparser hands to nerfstudio, and the frame of reference of the scene that nerfstudio trains."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
+from torch import Tensor
+
+from mtcm_nerfstudio import decisions as decisions_file
+from mtcm_nerfstudio.decisions import Decisions, SuggestedView, write_text_atomically
+from mtcm_nerfstudio.nerf.dataparser.chosen import ChosenFramesParser
+from mtcm_nerfstudio.nerf.dataparser.run_record import TrainingViews, point_config_at, write_record
+
+CAMERA_PATH = "suggested_poses.json"
+SUGGESTED_CAMERAS = "suggested_cameras"
+"""Key of ``DataparserOutputs.metadata``: the suggested views as nerfstudio ``Cameras``, in the scene's frame."""
+
+_POINTS = ("points3D_xyz", "points3D_rgb", "points3D_error", "points3D_num_points2D")
+_MATCHES = ("points3D_image_ids", "points3D_points2D_xy")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The world that nerfstudio trains in: oriented, centred and scaled by the kept training frames."""
+
+    from_saved: Float[Tensor, "4 4"]
+    """Takes the world that the parser saves poses in to the scene, before scaling (float64)."""
+    scale: float
+    """What positions are multiplied by after that."""
+
+    def place(self, c2w: Float[Tensor, "n 4 4"]) -> Float[Tensor, "n 4 4"]:
+        """Express saved camera-to-world matrices in the scene."""
+        out = self.from_saved @ c2w.double()
+        out[:, :3, 3] *= self.scale
+        return out.to(c2w.dtype)
+
+
+@dataclass
+class MTCMOutputs(DataparserOutputs):
+    """Dataparser outputs that leave a copy of the decisions behind where a training run asks for its transform."""
+
+    decisions: Decisions | None = None
+    views: TrainingViews | None = None
+
+    def save_dataparser_transform(self, path: Path) -> None:
+        """Write the transform, as every dataparser does, and beside it what the run has to remember.
+
+        nerfstudio's trainer calls this once, with the run's folder, before the first step.
+        """
+        super().save_dataparser_transform(path)
+        if self.decisions is None or self.views is None:
+            return
+        folder = path.parent
+        write_record(folder, self.decisions, self.views)
+        if self.decisions.suggested:
+            text = json.dumps(camera_path(self.metadata[SUGGESTED_CAMERAS]), indent=1)
+            write_text_atomically(folder / CAMERA_PATH, text + "\n")
+        point_config_at(folder / "config.yml", folder / decisions_file.FILE_NAME)
+
+
+def scene_of(train: DataparserOutputs, parser: ChosenFramesParser) -> Scene:
+    """Recover the scene from what the stock parser made of the kept training frames.
+
+    Its ``dataparser_transform`` and ``dataparser_scale`` start from the capture's original world; the poses that it
+    reads start from the saved one, so what lies between the two is undone.
+    """
+    applied_transform, applied_scale = parser.applied()
+    from_original = torch.eye(4, dtype=torch.float64)
+    from_original[:3] = train.dataparser_transform.double()
+    return Scene(from_original @ torch.linalg.inv(applied_transform), train.dataparser_scale / applied_scale)
+
+
+def placed(evaluation: DataparserOutputs, train: DataparserOutputs, scene: Scene) -> DataparserOutputs:
+    """Put evaluation frames, which were read without orienting, into the scene of the training frames."""
+    c2w = torch.eye(4).repeat(len(evaluation.image_filenames), 1, 1)
+    c2w[:, :3] = evaluation.cameras.camera_to_worlds
+    evaluation.cameras.camera_to_worlds = scene.place(c2w)[:, :3]
+    points = {key: train.metadata[key] for key in (*_POINTS, *_MATCHES) if key in train.metadata}
+    return replace(
+        evaluation,
+        dataparser_transform=train.dataparser_transform,
+        dataparser_scale=train.dataparser_scale,
+        metadata={**evaluation.metadata, **points},
+    )
+
+
+def without_frames(train: DataparserOutputs) -> DataparserOutputs:
+    """Return the outputs of an empty split, as the stock parser gives them for a capture too small to hold one."""
+    metadata = {**train.metadata, "depth_filenames": [] if train.metadata.get("depth_filenames") else None}
+    return replace(
+        train,
+        image_filenames=[],
+        cameras=train.cameras[torch.zeros(0, dtype=torch.long)],
+        mask_filenames=None if train.mask_filenames is None else [],
+        metadata=metadata,
+    )
+
+
+def suggested_cameras(
+    suggested: Sequence[SuggestedView], train: DataparserOutputs, parser: ChosenFramesParser, scene: Scene
+) -> Cameras | None:
+    """Return the suggested views in the scene, seen through the first training camera; None if there are none."""
+    if not suggested:
+        return None
+    in_capture = torch.tensor([view.transform_matrix for view in suggested], dtype=torch.float64)
+    c2w = scene.place(parser.saved_from_capture() @ in_capture)
+    like: Cameras = train.cameras[:1]
+    many = (len(suggested), 1)
+    return Cameras(
+        camera_to_worlds=c2w[:, :3].float(),
+        fx=like.fx.expand(many).clone(),
+        fy=like.fy.expand(many).clone(),
+        cx=like.cx.expand(many).clone(),
+        cy=like.cy.expand(many).clone(),
+        width=like.width.expand(many).clone(),
+        height=like.height.expand(many).clone(),
+        camera_type=like.camera_type.expand(many).clone(),
+    )
+
+
+def camera_path(cameras: Cameras) -> dict[str, Any]:
+    """Return cameras as the camera path that ``ns-render camera-path`` reads, one second a view."""
+    width, height = int(cameras.width[0]), int(cameras.height[0])
+    views = []
+    for c2w, fy in zip(cameras.camera_to_worlds, cameras.fy[:, 0], strict=True):
+        matrix = [*c2w.flatten().tolist(), 0.0, 0.0, 0.0, 1.0]
+        fov_degrees = math.degrees(2.0 * math.atan(0.5 * height / float(fy)))
+        views.append({"camera_to_world": matrix, "fov": fov_degrees, "aspect": width / height})
+    return {
+        "camera_type": "perspective",
+        "render_width": width,
+        "render_height": height,
+        "seconds": float(len(views)),
+        "fps": 1,
+        "camera_path": views,
+    }
