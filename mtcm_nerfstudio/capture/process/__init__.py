@@ -1,0 +1,1 @@
+"""Photos or a video turned into a posed capture."""

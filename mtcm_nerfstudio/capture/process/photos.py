@@ -1,0 +1,110 @@
+"""Photos that are to be posed: which of a folder's files are readable, and a second name for each elsewhere."""
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mtcm_nerfstudio.capture.capture import natural_key
+from mtcm_nerfstudio.capture.images import IMAGE_SUFFIXES, UnreadableImageError, list_images, read_exif, read_rgb
+
+UNREADABLE_SUFFIXES = frozenset({".heic", ".heif", ".avif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf"})
+"""Photos that need a decoder which is not here; they are named, not passed over."""
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One picture that is to be posed."""
+
+    name: str
+    """POSIX path relative to the folder of the photos, unique."""
+    width: int
+    height: int
+    timestamp: float | None = None
+    """Seconds: of the camera's clock for a photo, from its beginning for a video."""
+    focal_over_diagonal: float | None = None
+    """From EXIF's 35-mm-equivalent focal length (unitless)."""
+
+    @property
+    def camera_key(self) -> tuple[int, int, float | None]:
+        """Photos with equal keys can come from one camera at one zoom."""
+        return self.width, self.height, self.focal_over_diagonal
+
+
+def photo_folder(data: Path) -> Path:
+    """Return the folder that names count from: ``data/images`` where a capture's layout has it, else ``data``."""
+    return data / "images" if (data / "images").is_dir() else data
+
+
+def find_photos(folder: Path, leave_out: Path) -> list[Path]:
+    """List the photos below a folder in natural order, without those below ``leave_out``.
+
+    Raises:
+        FileNotFoundError: there are none; the message says what there is instead.
+    """
+    skipped = leave_out.resolve()
+    photos = [path for path in list_images(folder) if path.is_file() and skipped not in path.resolve().parents]
+    if not photos:
+        raise FileNotFoundError(f"{folder}: no photos in it ({', '.join(sorted(IMAGE_SUFFIXES))}){_instead(folder)}")
+    return sorted(photos, key=lambda path: natural_key(path.relative_to(folder).as_posix()))
+
+
+def undecodable_photos(folder: Path) -> list[Path]:
+    """List camera files below a folder in formats that need a decoder which is not here (HEIC, raw)."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in UNREADABLE_SUFFIXES)
+
+
+def read_photos(folder: Path, paths: Sequence[Path], advance: Callable[[int], None]) -> tuple[list[Photo], list[str]]:
+    """Decode every photo once; return those that can be, and the names of those that cannot.
+
+    COLMAP takes a photo that is cut short for one without features; here it is named instead.
+    """
+    photos, unreadable = [], []
+    for done, path in enumerate(paths, start=1):
+        name = path.relative_to(folder).as_posix()
+        try:
+            width, height = read_rgb(path).size
+            exif = read_exif(path)
+            photos.append(Photo(name, width, height, exif.timestamp, exif.focal_over_diagonal))
+        except (UnreadableImageError, OSError):
+            unreadable.append(name)
+        advance(done)
+    return photos, unreadable
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name on the same disk, or copy it with its times where that cannot be.
+
+    A symbolic link is followed first: the new name must outlive the old one.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source = source.resolve()
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        raise
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def place_photos(folder: Path, names: Sequence[str], target: Path) -> None:
+    """Make ``target`` hold exactly these photos of ``folder``, linked or copied; files already right stay."""
+    wanted = {target / name: folder / name for name in names}
+    for path in sorted(target.rglob("*")) if target.is_dir() else []:
+        if path.is_file() and not (path in wanted and _same_file(path, wanted[path])):
+            path.unlink()
+    for path, source in wanted.items():
+        if not path.exists():
+            link_or_copy(source, path)
+
+
+def _same_file(a: Path, b: Path) -> bool:
+    """Tell a link or an untouched copy by inode, or by size and time (``copy2`` keeps the latter)."""
+    one, other = a.stat(), b.stat()
+    return os.path.samestat(one, other) or (one.st_size, one.st_mtime_ns) == (other.st_size, other.st_mtime_ns)
+
+
+def _instead(folder: Path) -> str:
+    other = undecodable_photos(folder)
+    return f"; convert {other[0].name} and {len(other) - 1} more to JPEG first" if other else ""
