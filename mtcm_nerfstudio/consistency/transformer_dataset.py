@@ -43,8 +43,10 @@ class DatasetConfig:
     """Share of a masked variant's frames of which something is hidden, in [0, 1)."""
     masked_share: float = 0.5
     """Share of variants that are masked; the others are seen whole, as the filter sees a capture, in [0, 1]."""
-    batch_tokens: int = 640
+    batch_tokens: int = 512
     """Frames in a batch, over all its variants."""
+    variants: int = 12
+    """Most variants in a batch."""
     longest: int = 128
     """Frames of the longest variant."""
     shortest: int = 6
@@ -68,6 +70,8 @@ class DatasetConfig:
             raise ValueError(f"mask_ratio must lie in [0, 1), got {self.mask_ratio}")
         if not 2 <= self.shortest <= self.longest:
             raise ValueError(f"shortest must lie in [2, longest = {self.longest}], got {self.shortest}")
+        if self.variants < 1:
+            raise ValueError(f"variants must be at least 1, got {self.variants}")
         if self.batch_tokens < self.longest:
             raise ValueError(f"batch_tokens must be at least longest = {self.longest}, got {self.batch_tokens}")
 
@@ -152,8 +156,8 @@ def make_batch(
     capture = captures[chosen]
     others = [other for i, other in enumerate(captures) if i != chosen]
     longest = min(config.longest, max(len(capture.raw) - 1, 1))
-    length = round(np.exp(rng.uniform(np.log(min(config.shortest, longest)), np.log(longest))))
-    count = max(1, min(config.batch_tokens // length, 32))
+    length = int(rng.integers(min(config.shortest, longest), longest + 1))
+    count = max(1, min(config.batch_tokens // length, config.variants))
     return collate(capture.name, [make_example(capture, others, length, config, rng) for _ in range(count)])
 
 

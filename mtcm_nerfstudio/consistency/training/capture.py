@@ -63,26 +63,35 @@ def training_capture(
     cache: Cache,
     licence: str = "unknown",
     progress: bool = True,
+    every: int = 1,
 ) -> TrainingCapture:
-    """Prepare a capture for training: embed its frames with spoiled images as well (once; then from the cache)."""
+    """Prepare a capture for training: embed its frames with spoiled images as well (once; then from the cache).
+
+    Args:
+        tokenised: the capture.
+        cache: where embeddings are kept.
+        licence: of the capture.
+        progress: show a progress bar on standard error.
+        every: spoil the image of every so many frames only, since each takes as long as embedding twelve.
+    """
     return TrainingCapture(
         name=tokenised.capture.name,
         raw=tokenised.raw,
         trusted=np.ones(len(tokenised.raw), dtype=bool),
-        variants=image_variants(tokenised, cache, progress),
+        variants=image_variants(tokenised, cache, progress, every),
         licence=licence,
     )
 
 
-def image_variants(tokenised: TokenisedCapture, cache: Cache, progress: bool = True) -> Variants:
-    """Embed every readable image under every image fault and severity.
+def image_variants(tokenised: TokenisedCapture, cache: Cache, progress: bool = True, every: int = 1) -> Variants:
+    """Embed every (or every second, third …) readable image under every image fault and severity.
 
     With ``precomputed`` embeddings there is no network that could embed a spoiled image: there are no variants.
     """
     if tokenised.raw.embedder == "precomputed":
         return {}
     embedder = load_embedder(_network_name(tokenised.raw.embedder))
-    readable = [i for i, status in enumerate(tokenised.image_status) if status == "ok"]
+    readable = [i for i, status in enumerate(tokenised.image_status) if status == "ok" and i % every == 0]
     found: dict[ImageFaultKind, np.ndarray] = {
         fault: np.full((len(SEVERITIES), len(tokenised.raw), EMBEDDING_DIM), np.nan) for fault in IMAGE_FAULTS
     }
