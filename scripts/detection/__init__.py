@@ -1,0 +1,1 @@
+"""The parts of benchmark_detection.py: trials with known faults, the methods that look for them, figures, tables."""
