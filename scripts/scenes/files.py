@@ -12,8 +12,10 @@ from PIL import Image, TiffImagePlugin
 
 from scenes.raycast import Camera
 
-SENSOR_WIDTH_MM = 6.4
-"""Width of the sensor that the EXIF focal lengths pretend."""
+SENSOR_DIAGONAL_MM = 8.0
+"""Diagonal of the sensor that the EXIF focal lengths pretend."""
+FULL_FRAME_DIAGONAL_MM = 43.2666
+"""Diagonal of the film that 35-mm-equivalent focal lengths refer to."""
 
 _MAKE, _MODEL, _DATE_TIME, _EXIF_IFD = 0x010F, 0x0110, 0x0132, 0x8769
 _DATE_TIME_ORIGINAL, _SUBSEC_ORIGINAL, _FOCAL_LENGTH, _FOCAL_35MM = 0x9003, 0x9291, 0x920A, 0xA405
@@ -28,9 +30,9 @@ def exif(camera: Camera, taken: datetime) -> Image.Exif:
     details = tags.get_ifd(_EXIF_IFD)
     details[_DATE_TIME_ORIGINAL] = taken.strftime("%Y:%m:%d %H:%M:%S")
     details[_SUBSEC_ORIGINAL] = f"{taken.microsecond // 1000:03d}"
-    millimetres = camera.focal / camera.width * SENSOR_WIDTH_MM
-    details[_FOCAL_LENGTH] = TiffImagePlugin.IFDRational(round(millimetres * 1000), 1000)
-    details[_FOCAL_35MM] = round(camera.focal / camera.width * 36.0)
+    focal_over_diagonal = camera.focal / np.hypot(camera.width, camera.height)
+    details[_FOCAL_LENGTH] = TiffImagePlugin.IFDRational(round(focal_over_diagonal * SENSOR_DIAGONAL_MM * 1000), 1000)
+    details[_FOCAL_35MM] = round(focal_over_diagonal * FULL_FRAME_DIAGONAL_MM)
     details[_PIXEL_WIDTH], details[_PIXEL_HEIGHT] = camera.width, camera.height
     return tags
 

@@ -16,9 +16,12 @@ def smooth_noise(rng: np.random.Generator, count: int, width: float, size: int =
     return smooth / (1e-9 + np.sqrt(1.0 / (2.0 * np.sqrt(np.pi) * width)))
 
 
-def progress(rng: np.random.Generator, count: int) -> Float[np.ndarray, " frame"]:
-    """Return how far along the path each frame is, from 0 to 1: people walk faster and slower."""
-    speed = np.exp(0.35 * smooth_noise(rng, count, count / 10)[:, 0])
+def progress(rng: np.random.Generator, count: int, unevenness: float = 0.35) -> Float[np.ndarray, " frame"]:
+    """Return how far along the path each frame is, from 0 to 1: people walk faster and slower.
+
+    ``unevenness`` is the deviation of the logarithm of their speed.
+    """
+    speed = np.exp(unevenness * smooth_noise(rng, count, count / 10)[:, 0])
     along = np.cumsum(speed) - speed[0]
     return along / along[-1]
 
@@ -123,8 +126,6 @@ def hand_held(
 ) -> Float[np.ndarray, "frame 4 4"]:
     """Return the poses of a hand-held path that looks at ``centre`` (an aerial one: at the ground below).
 
-    On top of the path come a smooth sway and, on every frame, a small tremor of position and direction.
-
     Raises:
         ValueError: there is no such kind of path.
     """
@@ -132,12 +133,18 @@ def hand_held(
         raise ValueError(f"path {kind!r} is none of {', '.join(PATHS)}")
     along = progress(rng, frames)
     positions = PATHS[kind](rng, along)
-    positions = positions + 0.04 * smooth_noise(rng, frames, 3.0, 3) + 0.008 * rng.standard_normal((frames, 3))
     targets = np.tile(centre, (frames, 1))
     if kind == "aerial":
         targets = positions * np.array([0.95, 0.95, 0.0])
     if kind == "walk":
         targets = np.tile(np.array([3.0, 0.0, 0.7]), (frames, 1))
+    return shaken(positions, targets, rng)
+
+
+def shaken(positions: Points, targets: Points, rng: np.random.Generator) -> Float[np.ndarray, "frame 4 4"]:
+    """Return the poses of a path held in a hand: a smooth sway, and a small tremor of position and direction."""
+    frames = len(positions)
+    positions = positions + 0.04 * smooth_noise(rng, frames, 3.0, 3) + 0.008 * rng.standard_normal((frames, 3))
     distance = np.linalg.norm(targets - positions, axis=1, keepdims=True)
     tremor = 0.03 * smooth_noise(rng, frames, 3.0, 3) + 0.01 * rng.standard_normal((frames, 3))
     roll = np.radians(2.0) * smooth_noise(rng, frames, 4.0)[:, 0] + np.radians(0.5) * rng.standard_normal(frames)

@@ -1,6 +1,6 @@
 """Textures for rendered scenes: photos that come inside scikit-image, and patterns computed from noise.
 
-Only photos that show no person and whose licence is CC0 or public domain are used (see ``data/README.md``).
+Only photos that show no person are used. Where those of the sample come from is in ``data/README.md``.
 """
 
 from collections.abc import Callable
@@ -34,7 +34,7 @@ PHOTOS = (
     "hubble_deep_field",
     "immunohistochemistry",
 )
-"""scikit-image's functions whose photo is in its wheel, free to use, and shows no person."""
+"""scikit-image's functions whose photo is in its wheel and shows no person."""
 
 GAMMA = 2.2
 """Exponent between stored and linear brightness."""
@@ -54,13 +54,14 @@ def photo(name: str) -> Texture:
     return (rgb.astype(np.float32) / 255.0) ** GAMMA
 
 
-def photo_crop(rng: np.random.Generator, name: str) -> Texture:
-    """Cut a random square out of a photo, turn it by a multiple of 90°, and bring it to ``SIDE_PX``."""
+def photo_crop(rng: np.random.Generator, name: str, turned: bool = True) -> Texture:
+    """Cut a random square out of a photo, turn it by a multiple of 90° if wanted, and bring it to ``SIDE_PX``."""
     image = photo(name)
     side = int(min(image.shape[:2]) * rng.uniform(0.6, 1.0))
     top = int(rng.integers(0, image.shape[0] - side + 1))
     left = int(rng.integers(0, image.shape[1] - side + 1))
-    crop = np.ascontiguousarray(np.rot90(image[top : top + side, left : left + side], int(rng.integers(4))))
+    quarters = int(rng.integers(4)) if turned else 0
+    crop = np.ascontiguousarray(np.rot90(image[top : top + side, left : left + side], quarters))
     return cv2.resize(crop, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_LINEAR)
 
 
@@ -109,6 +110,7 @@ def voronoi_pattern(rng: np.random.Generator) -> Texture:
     points = rng.uniform(0, SIDE_PX, (count, 2))
     grid = np.stack(np.meshgrid(np.arange(SIDE_PX), np.arange(SIDE_PX), indexing="ij"), axis=-1).reshape(-1, 2)
     distance, nearest = KDTree(points, boxsize=SIDE_PX).query(grid, k=2)
+    distance, nearest = np.asarray(distance), np.asarray(nearest)
     joint = np.clip((distance[:, 1] - distance[:, 0]) / 4.0, 0.15, 1.0)
     base = _colours(rng, 1)
     colours = np.clip(base * np.exp(rng.normal(0, 0.35, (count, 1)) + rng.normal(0, 0.12, (count, 3))), 0.01, 0.95)
