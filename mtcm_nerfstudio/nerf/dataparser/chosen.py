@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -18,6 +18,7 @@ Chosen = Mapping[str, Matrix | None]
 """The frames to read, by ``file_path``, each with the pose to read it at (None: the one the capture claims)."""
 
 
+@runtime_checkable
 class ChosenFramesParser(Protocol):
     """One of nerfstudio's parsers, over whichever frames it is told to read."""
 
@@ -70,8 +71,8 @@ UNORIENTED = {
 """Settings under which a stock parser leaves poses in the world that it saves them in."""
 
 
-def square(matrix: list[list[float]] | None) -> Float[Tensor, "4 4"]:
-    """Return a 3×4 transform as 4×4 (None: the identity)."""
+def square(matrix: Any) -> Float[Tensor, "4 4"]:
+    """Return the rows of a 3×4 transform, as a JSON file has them, as 4×4 (None: the identity)."""
     out = torch.eye(4, dtype=torch.float64)
     if matrix is not None:
         out[:3] = torch.tensor(matrix, dtype=torch.float64)[:3]

@@ -106,6 +106,12 @@ class ColmapParser(ColmapDataParser):
         """Return all of them: what the stock parser is shown has been chosen already."""
         return np.arange(len(image_filenames))
 
+    def _load_3D_points(  # noqa: N802 (nerfstudio's name)
+        self, colmap_path: Path, transform_matrix: Float[Tensor, "3 4"], scale_factor: float
+    ) -> dict[str, Any]:
+        """Load the model's points; a model without any has none, where the stock parser stops."""
+        return super()._load_3D_points(colmap_path, transform_matrix, scale_factor) if _has_points(colmap_path) else {}
+
     def _setup_downscale_factor(
         self, image_filenames: list[Path], mask_filenames: list[Path], depth_filenames: list[Path]
     ) -> tuple[list[Path], list[Path], list[Path], int]:
@@ -156,6 +162,14 @@ class ColmapParser(ColmapDataParser):
         partial = out.with_name(f".{out.name}")
         scaled.save(partial, format=image.format, **({"quality": 95} if image.format == "JPEG" else {}))
         partial.replace(out)
+
+
+def _has_points(model: Path) -> bool:
+    binary, text = model / "points3D.bin", model / "points3D.txt"
+    if binary.is_file():
+        with binary.open("rb") as file:
+            return int.from_bytes(file.read(8), "little") > 0
+    return text.is_file() and any(line.strip() and line[0] != "#" for line in text.read_text("utf8").splitlines())
 
 
 def _is_newer(path: Path, source: Path) -> bool:

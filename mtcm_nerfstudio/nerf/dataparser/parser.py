@@ -30,11 +30,13 @@ from mtcm_nerfstudio.nerf.dataparser.scene import (
     SUGGESTED_CAMERAS,
     MTCMOutputs,
     Scene,
+    mended,
     placed,
     scene_of,
     suggested_cameras,
     without_frames,
 )
+from mtcm_nerfstudio.nerf.dataparser.transforms import TransformsParser
 
 
 @dataclass
@@ -106,7 +108,7 @@ class MTCMDataParser(DataParser):
         source = settled.source if settled else _source(data, settings)
         model = settled.model if settled else model_of(data, source)
         parser = open_capture(data, source, self.config.stock, settings.identity, model, self._derived)
-        if self.downscale_factor is not None:
+        if self.downscale_factor is not None and isinstance(parser, TransformsParser):
             parser.downscale_factor = self.downscale_factor
         if settled is not None:
             return _Opened(decisions, settled, parser)
@@ -120,7 +122,10 @@ class MTCMDataParser(DataParser):
         frames = self._opened.frames_of("train")
         if not frames:
             raise ValueError(f"{self.config.data}: no training frame is left; {decisions_file.FILE_NAME} says why")
-        return with_missing_masks(self._opened.parser.parse(frames), self._derived)
+        parser = self._opened.parser
+        train = parser.parse(frames)
+        train = mended(train, parser.parse(frames, oriented=False), scene_of(train, parser))
+        return with_missing_masks(train, self._derived)
 
     def _evaluation(self, split: Split) -> DataparserOutputs:
         frames = self._opened.frames_of(split)

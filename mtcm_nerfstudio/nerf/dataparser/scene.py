@@ -77,17 +77,34 @@ def scene_of(train: DataparserOutputs, parser: ChosenFramesParser) -> Scene:
     return Scene(from_original @ torch.linalg.inv(applied_transform), train.dataparser_scale / applied_scale)
 
 
-def placed(evaluation: DataparserOutputs, train: DataparserOutputs, scene: Scene) -> DataparserOutputs:
-    """Put evaluation frames, which were read without orienting, into the scene of the training frames."""
-    c2w = torch.eye(4).repeat(len(evaluation.image_filenames), 1, 1)
-    c2w[:, :3] = evaluation.cameras.camera_to_worlds
-    evaluation.cameras.camera_to_worlds = scene.place(c2w)[:, :3]
+def mended(train: DataparserOutputs, saved: DataparserOutputs, scene: Scene) -> DataparserOutputs:
+    """Return the training frames where their transform says that they are.
+
+    With ``--orientation-method pca`` nerfstudio 1.1.5 turns a scene that stands on its head by negating rows 1 and 2
+    of the transform, and the whole poses of frames 1 and 2 in place of those rows: two poses come out wrong, and all
+    others disagree with the transform.
+
+    Args:
+        train: the training frames as the stock parser orients them.
+        saved: the same frames, read without orienting.
+        scene: the scene that the transform of ``train`` stands for.
+    """
+    meant = placed(saved, train, scene)
+    agree = torch.allclose(meant.cameras.camera_to_worlds, train.cameras.camera_to_worlds, atol=1e-3)
+    return train if agree else meant
+
+
+def placed(saved: DataparserOutputs, train: DataparserOutputs, scene: Scene) -> DataparserOutputs:
+    """Put frames that were read without orienting into the scene of the training frames."""
+    c2w = torch.eye(4).repeat(len(saved.image_filenames), 1, 1)
+    c2w[:, :3] = saved.cameras.camera_to_worlds
+    saved.cameras.camera_to_worlds = scene.place(c2w)[:, :3]
     points = {key: train.metadata[key] for key in (*_POINTS, *_MATCHES) if key in train.metadata}
     return replace(
-        evaluation,
+        saved,
         dataparser_transform=train.dataparser_transform,
         dataparser_scale=train.dataparser_scale,
-        metadata={**evaluation.metadata, **points},
+        metadata={**saved.metadata, **points},
     )
 
 

@@ -156,5 +156,5 @@ def _with_attachments(frame: dict[str, Any], masked: bool, depth: bool) -> dict[
     return out
 
 
-def _translation(x: float) -> list[list[float]]:
-    return [[1.0, 0.0, 0.0, x], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]]
+def _translation(x: int) -> list[list[float]]:
+    return [[1.0, 0.0, 0.0, float(x)], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]]
