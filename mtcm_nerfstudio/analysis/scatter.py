@@ -192,7 +192,7 @@ def _write_beside(axes: Axes, places: Float[np.ndarray, "n 2"], i: int, name: st
 
 
 def _within(box: Bbox, frame: Bbox) -> bool:
-    return frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
+    return bool(frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1)
 
 
 def _around(width: float) -> list[tuple[float, float]]:
