@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer, ModelConfig
 from mtcm_nerfstudio.tokens.embedders.base import EmbedderName
@@ -103,9 +103,9 @@ def save_checkpoint(
     dtype = torch.float16 if half else torch.float32
     tensors = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in model.state_dict().items()}
     stem.parent.mkdir(parents=True, exist_ok=True)
-    weights = tensor_file(stem)
-    save_file(tensors, weights)
-    card = replace(card, model=model.config, digest=hashlib.sha256(weights.read_bytes()).hexdigest())
+    content = save(tensors)  # not save_file, which makes a file that nobody else may read
+    tensor_file(stem).write_bytes(content)
+    card = replace(card, model=model.config, digest=hashlib.sha256(content).hexdigest())
     card_file(stem).write_text(card_to_json(card), encoding="utf-8")
     return card
 

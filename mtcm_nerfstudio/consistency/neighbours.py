@@ -121,18 +121,23 @@ def image_against_time(
 def pose_against_time(
     pose: Float[Tensor, "capture frame 7"], visible: Bool[Tensor, "capture frame"]
 ) -> tuple[Float[Tensor, "capture frame two 7"], Bool[Tensor, "capture frame"]]:
-    """Return poses minus the mean of the two frames around, and minus the cubic through the four frames around.
+    """Return poses minus the mean of the two frames around, and minus the smooth curve through the four around.
 
-    The cubic through the points at −2, −1, 1, 2 has (4(a₋₁ + a₁) − (a₋₂ + a₂)) / 6 at 0. At the ends of the walk
-    there are no four frames; the mean of what there is stands in.
+    The cubic through the points at −2, −1, 1, 2 has (4(a₋₁ + a₁) − (a₋₂ + a₂)) / 6 at 0. At the ends of the walk a
+    straight line through the two nearest frames, 2a₁ − a₂, stands in for both.
     """
     before, after = previous_visible(visible), next_visible(visible)
     around = torch.stack([before, after, step_on(before, before), step_on(after, after)], dim=-1)
     known = (around >= 0) & visible[..., None]
     others = aligned(gather_frames(pose, around.clamp(min=0)), pose)
+    near, far = others[..., :2, :], others[..., 2:, :]
     weight = known[..., :2].to(pose.dtype)
-    mean = (others[..., :2, :] * weight[..., None]).sum(-2) / weight.sum(-1, keepdim=True).clamp(min=1.0)
-    cubic = (4.0 * others[..., :2, :].sum(-2) - others[..., 2:, :].sum(-2)) / 6.0
+    mean = (near * weight[..., None]).sum(-2) / weight.sum(-1, keepdim=True).clamp(min=1.0)
+    at_an_end = ~known[..., :2].all(-1, keepdim=True)
+    for side in range(2):
+        line = 2.0 * near[..., side, :] - far[..., side, :]
+        mean = torch.where(at_an_end & known[..., side::2].all(-1, keepdim=True), line, mean)
+    cubic = (4.0 * near.sum(-2) - far.sum(-2)) / 6.0
     smooth = torch.where(known.all(-1, keepdim=True), cubic, mean)
     timed = known[..., :2].any(-1)
     difference = pose[:, :, None] - torch.stack([mean, smooth], dim=2)

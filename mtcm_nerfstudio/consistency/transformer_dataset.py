@@ -243,7 +243,7 @@ def collate(identity: str, examples: Sequence[Example]) -> Batch:
     """Pad examples to one length and stack them."""
     length = max(len(example) for example in examples)
 
-    def stacked(name: str, fill: float = 0) -> Tensor:
+    def stacked(name: str, fill: int = 0) -> Tensor:
         rows = []
         for example in examples:
             array = getattr(example, name)

@@ -1,0 +1,59 @@
+"""Captures made of numbers alone: a walk on an arc, embeddings that change smoothly with the pose."""
+
+import numpy as np
+import torch
+
+from mtcm_nerfstudio.capture.faults import IMAGE_FAULTS
+from mtcm_nerfstudio.consistency.training.capture import SEVERITIES, TrainingCapture
+from mtcm_nerfstudio.consistency.transformer_model import ModelConfig
+from mtcm_nerfstudio.tokens.tokens import EMBEDDING_DIM, PARTS, RawFeatures
+
+SMALL = ModelConfig(d_model=32, layers=2, heads=4, feed_forward=32, dropout=0.1, neighbours=2)
+
+
+def walk(frames: int, seed: int = 0) -> np.ndarray:
+    """Poses on an arc, looking at its centre, with a little shake."""
+    rng = np.random.default_rng(seed)
+    angle = np.linspace(0.0, 4.0, frames) + rng.normal(0, 0.01, frames)
+    back = np.stack([np.cos(angle), np.sin(angle), 0.2 + 0.1 * np.sin(3 * angle)], axis=1)
+    z = back / np.linalg.norm(back, axis=1, keepdims=True)
+    x = np.cross([0.0, 0.0, 1.0], z)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    c2w = np.tile(np.eye(4), (frames, 1, 1))
+    c2w[:, :3, 0], c2w[:, :3, 1], c2w[:, :3, 2] = x, np.cross(z, x), z
+    c2w[:, :3, 3] = 3.0 * back
+    return c2w
+
+
+def raw_features(frames: int, seed: int = 0) -> RawFeatures:
+    rng = np.random.default_rng(seed)
+    c2w = walk(frames, seed)
+    content = c2w[:, :3, 3] @ rng.normal(size=(3, EMBEDDING_DIM)) / 3 + rng.normal(size=EMBEDDING_DIM)
+    return RawFeatures(
+        embeddings=content + 0.05 * rng.normal(size=content.shape),
+        c2w=c2w,
+        timestamps=np.arange(frames) * 0.5,
+        mask_areas=0.3 + 0.02 * rng.normal(size=frames),
+        focals=np.full(frames, 0.8),
+        file_paths=tuple(f"images/{i}.jpg" for i in range(frames)),
+        embedder="efficientnet-lite0",
+    )
+
+
+def capture(name: str = "walk", frames: int = 24, seed: int = 0) -> TrainingCapture:
+    raw = raw_features(frames, seed)
+    rng = np.random.default_rng(seed + 1)
+    directions = {kind: rng.normal(size=EMBEDDING_DIM) for kind in IMAGE_FAULTS}
+    steps = 2.0 * np.array(SEVERITIES)[:, None, None]
+    variants = {kind: raw.embeddings[None] + steps * directions[kind] for kind in IMAGE_FAULTS}
+    return TrainingCapture(name, raw, np.ones(frames, dtype=bool), variants)
+
+
+def random_inputs(captures: int = 2, frames: int = 7, seed: int = 0) -> tuple[torch.Tensor, ...]:
+    """Tokens, present, padding (all real) and masked, with parts absent and hidden here and there."""
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.randn(captures, frames, 394, generator=generator)
+    present = torch.rand(captures, frames, len(PARTS), generator=generator) > 0.15
+    masked = torch.rand(captures, frames, len(PARTS), generator=generator) < 0.2
+    padding = torch.ones(captures, frames, dtype=torch.bool)
+    return tokens, present, padding, masked
