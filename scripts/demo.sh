@@ -49,6 +49,7 @@ quietly ns-train mtcm-nerfacto-tiny --data "$capture" --output-dir "$out/train" 
 say "evaluating on the frames that were held out"
 quietly ns-eval --load-config "$run/config.yml" --output-path "$out/eval/metrics.json" \
   --render-output-path "$out/eval/images"
+grep -am 1 '^LPIPS is absent' "$log" | sed 's/^/  /' || true
 python - "$out/eval/metrics.json" <<'PY'
 import json, sys
 results = json.load(open(sys.argv[1]))["results"]
@@ -59,13 +60,13 @@ say "rendering a flight through the held-out views"
 quietly ns-render interpolate --load-config "$run/config.yml" --pose-source eval --interpolation-steps 4 \
   --frame-rate 8 --output-path "$out/render/flight.mp4"
 
-say "done. What there is to see:"
+say "done. In $out:"
 cat <<EOF
-  $out/mtcm/filtered_views.json    what was decided about each frame, and why (also as filtered_views.csv)
-  $out/mtcm/filtered_images.txt    the frames that were kept
-  $out/eval/images/                held-out frames, photographed and rendered side by side
-  $out/eval/metrics.json           the metrics over them
-  $out/render/flight.mp4           the flight
-  $run/    the trained model; ns-viewer --load-config config.yml shows it in a browser
-  $log    what nerfstudio said
+  mtcm/filtered_views.json   what was decided about each frame, and why (filtered_views.csv: the same as a table)
+  mtcm/filtered_images.txt   the frames that were kept
+  eval/images/               held-out frames, photographed (left) and rendered
+  eval/metrics.json          the metrics over them
+  render/flight.mp4          a flight through the held-out views
+  ${run#"$out/"}/   the trained model; ns-viewer --load-config config.yml shows it
+  demo.log                   what nerfstudio said
 EOF

@@ -88,19 +88,20 @@ PY
   fi
 }
 
-# Runs a command with its output in a log, and says every 20 seconds that it is still at it.
+# Runs a command with its output in a log, and says every 20 seconds how far it is: the last line of pip's or
+# nerfstudio's that tells.
 run_quietly() {
-  local log=$1 last pid
+  local log=$1 pid last progress
   shift
   "$@" >"$log" 2>&1 &
   pid=$!
   last=$SECONDS
   while kill -0 "$pid" 2>/dev/null; do
     sleep 0.5
-    if [ $((SECONDS - last)) -ge 20 ]; then
-      last=$SECONDS
-      say "  … $(tail -n 1 "$log" | cut -c1-90)"
-    fi
+    [ $((SECONDS - last)) -ge 20 ] || continue
+    last=$SECONDS
+    progress=$(grep -aoE '^((Collecting|Processing|Downloading|Installing|Building) .*|[0-9]+ \([0-9.]+%\))' "$log" | tail -n 1) || true
+    say "  … ${progress:0:80}"
   done
   wait "$pid"
 }
