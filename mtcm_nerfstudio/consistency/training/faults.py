@@ -37,12 +37,14 @@ class FaultConfig:
     """Largest share of a variant's frames that get a fault, in [0, 1]."""
     kinds: tuple[FaultKind, ...] = FAULT_KINDS
     """Kinds to draw from."""
+    pose_share: float = 0.4
+    """Share of the faulty variants whose faults are all of poses, which take longest to learn, in [0, 1]."""
     moved_in_time: float = 0.02
     """Share of the frames that change places in time with another one, in variants that have an order."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        for name in ("clean_share", "largest_share", "moved_in_time"):
+        for name in ("clean_share", "largest_share", "pose_share", "moved_in_time"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
         if not self.kinds:
@@ -106,6 +108,9 @@ def draw_faults(
 ) -> tuple[Fault, ...]:
     """Draw a few kinds, and faults of these for a share of the frames that have what the fault would spoil."""
     possible = possible_kinds(capture, has_others, config.kinds)
+    of_poses = tuple(kind for kind in possible if REASON_OF[kind] == "pose")
+    if of_poses and rng.random() < config.pose_share:
+        possible = of_poses
     if not possible:
         return ()
     count = int(rng.integers(1, len(possible) + 1))
