@@ -67,7 +67,7 @@ def resumed_decisions(arguments: Sequence[str]) -> Path | None:
 
     nerfstudio tells a dataparser nothing of the run it works for, so this is read where the user wrote it.
     """
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
         flag, has_value, value = argument.partition("=")
         if flag.replace("_", "-") not in _LOADING_FLAGS:
             continue
