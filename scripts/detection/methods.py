@@ -106,7 +106,7 @@ def _embedding_against_pose_neighbours(trial: Trial) -> Float[np.ndarray, " fram
 
 
 def _isolation_forest(trial: Trial) -> Float[np.ndarray, " frame"]:
-    forest = IsolationForest(n_estimators=200, random_state=trial.seed)
+    forest = IsolationForest(random_state=trial.seed)
     tokens = _standardised_tokens(trial)
     return -forest.fit(tokens).score_samples(tokens)
 

@@ -106,14 +106,17 @@ def record(
 
 
 def _relative(argument: str) -> str:
-    """Take the machine out of PATH and of name=PATH."""
+    """Take the machine out of PATH and of name=PATH: relative to here or next door, else the last name alone."""
     name, equals, path = argument.rpartition("=")
-    return f"{name}{equals}{os.path.relpath(path)}" if Path(path).is_absolute() else argument
+    if not Path(path).is_absolute():
+        return argument
+    relative = os.path.relpath(path)
+    return f"{name}{equals}{relative if not relative.startswith('../..') else Path(path).name}"
 
 
 def _short(score: float) -> float | int:
-    """Round to three significant digits: enough to rank fifty frames, and the file stays small."""
-    short = float(f"{score:.3g}")
+    """Round to four significant digits: enough to rank frames, and the file stays small."""
+    short = float(f"{score:.4g}")
     return int(short) if short.is_integer() else short
 
 
