@@ -1,7 +1,6 @@
 """The whole line as one function: capture → tokens → verdicts → views → decisions, and the files it leaves."""
 
 import hashlib
-from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from mtcm_nerfstudio.verdicts.rules import RuledOut, rule_out
 from mtcm_nerfstudio.verdicts.score import Scores, score_frames
 from mtcm_nerfstudio.verdicts.verdict import GuardRails, Verdict, judge
 from mtcm_nerfstudio.views.coverage import holes
+from mtcm_nerfstudio.views.summary import summary_lines
 from mtcm_nerfstudio.views.write import EMBEDDINGS, write_decision_exports, write_embeddings
 
 
@@ -193,31 +193,15 @@ def capture_digest(capture: Capture, cache: Cache) -> str:
 
 
 def summary(result: FilterResult) -> list[str]:
-    """Say in a few lines what was decided: kept, dropped by reason (each such frame by name), repaired, warnings."""
-    decisions = result.decisions
-    dropped = Counter(frame.reason for frame in decisions.dropped)
-    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items(), key=lambda item: -item[1]))
-    lines = [
-        f"MTCM: {result.capture.name}: kept {len(decisions.kept)} of {len(decisions.frames)} frames"
-        + (f", dropped {len(decisions.dropped)} ({reasons})" if reasons else ", dropped none")
-        + (f", repaired {len(decisions.repaired)}" if decisions.repaired else "")
-        + (" (decided earlier)" if result.reused else "")
-    ]
-    lines += [_dropped_line(frame) for frame in decisions.dropped]
-    lines += [f"  note: {note}" for note in (*result.capture.notes, *result.warnings)]
-    return lines
-
-
-def _dropped_line(frame: FrameDecision) -> str:
-    at_odds = f", most at odds with {frame.most_at_odds_with}" if frame.most_at_odds_with else ""
-    grounds = f"inconsistency {frame.inconsistency:.2f}" if frame.decided_by == "model" else f"by {frame.decided_by}"
-    return f"  dropped {frame.file_path}: {frame.reason} ({grounds}{at_odds})"
+    """Say in a few lines what was decided: kept, dropped by reason and by name, repaired, warnings."""
+    notes = (*result.capture.notes, *result.warnings)
+    return summary_lines(result.capture.name, result.decisions, notes, result.reused)
 
 
 def _scores_of_all(ruled: RuledOut, scores: Scores, width: int) -> Scores:
     """Spread the scores of the frames that were read over all frames, NaN for the others."""
 
-    def spread(values: Float[np.ndarray, "*any"]) -> Float[np.ndarray, "*any"]:
+    def spread(values: Float[np.ndarray, "read ..."]) -> Float[np.ndarray, "frame ..."]:
         out = np.full((len(ruled.readable), *values.shape[1:]), np.nan)
         out[ruled.readable] = values
         return out
