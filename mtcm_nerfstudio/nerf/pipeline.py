@@ -67,12 +67,16 @@ class BuiltInParserFields:
 
 
 @dataclass
-class MTCMParallelDataManagerConfig(BuiltInParserFields, ParallelDataManagerConfig):
+class MTCMParallelDataManagerConfig(  # pyright: ignore[reportIncompatibleVariableOverride]
+    BuiltInParserFields, ParallelDataManagerConfig
+):
     """nerfacto's own datamanager, with the mtcm dataparser built in."""
 
 
 @dataclass
-class MTCMDataManagerConfig(BuiltInParserFields, VanillaDataManagerConfig):
+class MTCMDataManagerConfig(  # pyright: ignore[reportIncompatibleVariableOverride]
+    BuiltInParserFields, VanillaDataManagerConfig
+):
     """Samples rays from images that are scaled to a size that a CPU can train on."""
 
     _target: type = field(default_factory=lambda: MTCMDataManager)
@@ -84,7 +88,7 @@ class MTCMDataManagerConfig(BuiltInParserFields, VanillaDataManagerConfig):
 class MTCMDataManager(VanillaDataManager[InputDataset]):
     """nerfstudio's datamanager, which scales images by what the capture's size asks for."""
 
-    config: MTCMDataManagerConfig
+    config: MTCMDataManagerConfig  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def create_train_dataset(self) -> InputDataset:
         """Make the training set; this comes before the evaluation set, so both have the scale that is set here."""

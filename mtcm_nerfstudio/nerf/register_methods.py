@@ -72,7 +72,7 @@ mtcm_nerfacto_tiny = MethodSpecification(
             datamanager=MTCMDataManagerConfig(train_num_rays_per_batch=1024, eval_num_rays_per_batch=1024),
             model=MTCMNerfactoModelConfig(
                 implementation="torch",
-                eval_num_rays_per_chunk=1 << 12,
+                eval_num_rays_per_chunk=1 << 10,  # what stays in the cache of a core
                 average_init_density=0.01,
                 hidden_dim=32,
                 hidden_dim_color=32,
@@ -93,7 +93,7 @@ mtcm_nerfacto_tiny = MethodSpecification(
             "proposal_networks": _adam(1e-2, 1e-3, max_steps=_TINY_STEPS),
             "fields": _adam(1e-2, 1e-3, max_steps=_TINY_STEPS),
         },
-        viewer=ViewerConfig(num_rays_per_chunk=1 << 12, quit_on_train_completion=True),
+        viewer=ViewerConfig(num_rays_per_chunk=1 << 10, quit_on_train_completion=True),
         vis="tensorboard",
     ),
     description="A small nerfacto in pure torch for machines without a GPU, over the frames that MTCM kept.",

@@ -284,7 +284,9 @@ def test_colmap_images_that_cannot_be_used_go_and_the_eval_split_is_stock(tmp_pa
     (capture / IN_TRANSFORMS[1]).unlink()
     dropped = {IN_TRANSFORMS[1]: "missing image", IN_TRANSFORMS[2]: "blur", IN_TRANSFORMS[8]: "blur"}
     parser = open_ours(capture, decide(tmp_path / "d.json", IN_TRANSFORMS, dropped))
-    assert frame_names(parser.get_dataparser_outputs("val")) == frame_names(stock_colmap(capture, "val", load_3D_points=False))
+    assert frame_names(parser.get_dataparser_outputs("val")) == frame_names(
+        stock_colmap(capture, "val", load_3D_points=False)
+    )
     wanted = [name for i, name in enumerate(names(COUNT)) if i % 8 and i not in (1, 2)]
     assert frame_names(parser.get_dataparser_outputs("train")) == wanted
 

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import tyro
 
 from mtcm_nerfstudio.nerf.dataparser.parser import MTCMDataParserConfig
@@ -59,8 +60,6 @@ def test_the_tiny_method_needs_no_gpu_no_viewer_and_ends_by_itself(parse):
     config = parse("mtcm-nerfacto-tiny --data D")
     assert config.pipeline.model.implementation == "torch" and not config.mixed_precision
     assert not config.is_viewer_enabled()
-    import torch
-
     assert (config.machine.device_type == "cuda") == torch.cuda.is_available()
 
 
@@ -74,14 +73,16 @@ def test_nothing_goes_in_a_circle_whatever_is_imported_first(first):
 
 def test_the_dataparsers_registration_imports_no_pipeline_and_no_datamanager():
     code = "import sys, mtcm_nerfstudio.nerf.register_dataparser; "
-    code += "assert not [m for m in sys.modules if m.startswith(('nerfstudio.pipelines', 'nerfstudio.data.datamanagers'))]"
+    code += "late = ('nerfstudio.pipelines', 'nerfstudio.data.datamanagers'); "
+    code += "assert not [module for module in sys.modules if module.startswith(late)]"
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
 
 
-@pytest.mark.parametrize("sizes", [[[900, 1600]], [[1600, 1063], [1063, 1600]], [[641, 479]], [[100, 50]], [[5311, 3917]]])
-def test_images_and_cameras_come_out_at_the_same_size(sizes):
-    import torch
+SIZES = [[[900, 1600]], [[1600, 1063], [1063, 1600]], [[641, 479]], [[100, 50]], [[5311, 3917]]]
 
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_images_and_cameras_come_out_at_the_same_size(sizes):
     scale = scale_to_fit(sizes, 320)
     for side in (side for size in sizes for side in size):
         assert int(side * scale) == int((torch.tensor([side]) * torch.tensor([scale])).to(torch.int64))

@@ -108,7 +108,7 @@ def test_resuming_finds_the_decisions_of_the_run(capture, tmp_path, monkeypatch,
     same_views(open_ours(capture).get_dataparser_outputs("train"), trained["train"])
 
 
-@pytest.mark.parametrize("arguments", [[], ["--load-dir"], ["--load-dir", "nowhere"], ["--load-direct", "run"]], ids=str)
+@pytest.mark.parametrize("arguments", [[], ["--load-dir"], ["--load-dir", "nowhere"], ["--load-direct", "run"]])
 def test_a_command_that_resumes_nothing_of_ours_finds_nothing(arguments, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert resumed_decisions(arguments) is None

@@ -24,7 +24,11 @@ def choose_splits(parser: ChosenFramesParser, decisions: Mapping[str, FrameDecis
     Training loses every frame that was dropped, evaluation only those that cannot be used: no image that opens, or
     no finite pose.
     """
-    broken = {name: why for name in parser.file_paths() if (why := _why_unusable(parser, decisions, name))}
+    broken: dict[str, Reason] = {}
+    for name in parser.file_paths():
+        reason = _why_unusable(parser, decisions, name)
+        if reason is not None:
+            broken[name] = reason
     splits: dict[Split, tuple[str, ...]] = {}
     lost: dict[str, Reason] = {}
     for split in SPLITS:
@@ -41,9 +45,7 @@ def choose_splits(parser: ChosenFramesParser, decisions: Mapping[str, FrameDecis
     return ChosenSplits(splits, dict(sorted(lost.items())))
 
 
-def _why_unusable(
-    parser: ChosenFramesParser, decisions: Mapping[str, FrameDecision], name: str
-) -> Reason | None:
+def _why_unusable(parser: ChosenFramesParser, decisions: Mapping[str, FrameDecision], name: str) -> Reason | None:
     """Say why nerfstudio could not use a frame, or None where it can.
 
     The filter has decoded every image already; one that a person decided about carries no word on that any more.

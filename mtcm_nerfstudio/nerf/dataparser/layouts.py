@@ -65,7 +65,7 @@ def transforms_of(capture: Capture) -> dict[str, Any]:
     cameras = {frame.file_path: _camera_of(frame) for frame in capture.frames}
     models = sorted({camera.camera_model for camera in cameras.values() if camera})
     if len(models) > 1:
-        raise ValueError(f"{capture.name}: has cameras of {len(models)} models ({', '.join(models)}); nerfstudio takes one")
+        raise ValueError(f"{capture.name}: cameras of several models ({', '.join(models)}); nerfstudio takes one")
     frames = [_entry(frame, cameras[frame.file_path]) for frame in capture.frames]
     return {"frames": frames, **({"camera_model": models[0]} if models else {})}
 

@@ -80,11 +80,13 @@ class _Opened:
 class MTCMDataParser(DataParser):
     """Drives nerfstudio's parser of the capture's layout over the frames that are to be used."""
 
-    config: MTCMDataParserConfig
+    config: MTCMDataParserConfig  # pyright: ignore[reportIncompatibleVariableOverride]
     downscale_factor: int | None = None
     """nerfstudio sets this to 1 where it only renders, and opens no images then."""
 
-    def _generate_dataparser_outputs(self, split: Split = "train", **kwargs: object) -> MTCMOutputs:
+    def _generate_dataparser_outputs(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, split: Split = "train", **kwargs: object
+    ) -> MTCMOutputs:
         outputs = self._train if split == "train" else self._evaluation(split)
         opened = self._opened
         suggested = suggested_cameras(opened.decisions.suggested, self._train, opened.parser, self._scene)
