@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from mtcm_nerfstudio.tokens.tokens import EMBEDDING, PARTS, POSE
+from mtcm_nerfstudio.tokens.tokens import EMBEDDING, FOCAL, MASK_AREA, PARTS, POSE, TIMESTAMP
 
 _LOWER_QUARTILE = 0.25
 """What is typical of a capture: one wrong frame spoils its neighbours' differences too, so a median is too high."""
@@ -20,6 +20,10 @@ _LARGEST_LOG = 6.0
 _SMALLEST = 1e-4
 _SCALARS = 10
 _PROJECTED = 64
+
+
+ENTRIES_OF_PARTS = (EMBEDDING, POSE, *(slice(entry, entry + 1) for entry in (TIMESTAMP, MASK_AREA, FOCAL)))
+"""The entries of a token that belong to each of ``PARTS``."""
 
 
 class Comparison(NamedTuple):
@@ -106,6 +110,26 @@ def compare(
         [image_timed, cross, image_known, *([pose_timed] * 4), *([alike_known.any(-1)] * 2), pose_known], dim=-1
     )
     return Comparison(torch.stack([image_in_time, image_at_pose], dim=2), pose_in_time, sizes * known, known)
+
+
+def between_neighbours(
+    standardised: Float[Tensor, "capture frame 394"], visible: Bool[Tensor, "capture frame 5"]
+) -> Float[Tensor, "capture frame 394"]:
+    """Return what each frame's token would be if it lay on the straight line between its neighbours in time.
+
+    Each part has neighbours of its own: the nearest frames before and after that show it. Where there is only one,
+    it is taken as it is; where there is none, zeros stand in.
+    """
+    rank = torch.arange(visible.shape[1], device=visible.device, dtype=standardised.dtype)[None, :, None]
+    parts = []
+    for part, entries in enumerate(ENTRIES_OF_PARTS):
+        around = torch.stack([previous_visible(visible[..., part]), next_visible(visible[..., part])], dim=-1)
+        steps = (around - rank).abs()
+        weight = (around >= 0) * torch.where((around >= 0).all(-1, keepdim=True), steps.flip(-1), 1.0)
+        values = gather_frames(standardised[..., entries], around.clamp(min=0))
+        line = (values * weight[..., None]).sum(dim=2) / weight.sum(-1, keepdim=True).clamp(min=1.0)
+        parts.append(line)
+    return torch.cat(parts, dim=-1)
 
 
 def image_against_time(

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mtcm_nerfstudio.consistency.neighbours import NeighbourComparison
+from mtcm_nerfstudio.consistency.neighbours import NeighbourComparison, between_neighbours
 from mtcm_nerfstudio.consistency.standardisation import Standardisation
 from mtcm_nerfstudio.tokens.tokens import PARTS, POSE, TOKEN_DIM
 
@@ -175,8 +175,11 @@ class ConsistencyTransformer(nn.Module):
         self.judge = nn.Sequential(
             nn.Linear(width, width), nn.GELU(), nn.Linear(width, 1 + len(MODALITIES) + len(REASONS))
         )
-        nn.init.zeros_(self.step_to_next_pose.weight)
-        nn.init.zeros_(self.step_to_next_pose.bias)
+        # At first a hidden token lies between its neighbours, and the next pose where the last one is.
+        for output in (self.reconstruct[-1], self.step_to_next_pose):
+            assert isinstance(output, nn.Linear)
+            nn.init.zeros_(output.weight)
+            nn.init.zeros_(output.bias)
 
     def forward(
         self,
@@ -186,7 +189,9 @@ class ConsistencyTransformer(nn.Module):
         masked: Bool[Tensor, "capture frame 5"],
     ) -> ModelOutput:
         """Judge every frame."""
-        x = self._first_states(tokens, present, padding, masked)
+        visible = _visible(present, padding, masked)
+        standardised = self._standardised(tokens, visible)
+        x = self._first_states(standardised, present, masked, visible)
         allowed = _allowed(padding)
         for layer in self.layers:
             x = layer(x, allowed)
@@ -194,8 +199,8 @@ class ConsistencyTransformer(nn.Module):
         judged = self.judge(states) * padding[..., None]
         inconsistency, modality, reason = judged.split([1, len(MODALITIES), len(REASONS)], dim=-1)
         return ModelOutput(
-            reconstruction=self.reconstruct(states) * padding[..., None],
-            next_pose=self._next_pose(tokens, _visible(present, padding, masked), padding, states),
+            reconstruction=(between_neighbours(standardised, visible) + self.reconstruct(states)) * padding[..., None],
+            next_pose=self._next_pose(tokens, visible, padding, states),
             inconsistency_logit=inconsistency.squeeze(-1),
             modality_logits=modality,
             reason_logits=reason,
@@ -210,7 +215,8 @@ class ConsistencyTransformer(nn.Module):
         masked: Bool[Tensor, "capture frame 5"],
     ) -> Float[Tensor, "layer capture head frame frame"]:
         """Return how much each frame (second to last axis) looks at each other one, by layer and head."""
-        x = self._first_states(tokens, present, padding, masked)
+        visible = _visible(present, padding, masked)
+        x = self._first_states(self._standardised(tokens, visible), present, masked, visible)
         allowed = _allowed(padding)
         weights = []
         for layer in self.layers:
@@ -231,21 +237,24 @@ class ConsistencyTransformer(nn.Module):
         centre = self.standardisation.centre(tokens, _visible(present, padding, masked))
         return self.standardisation(wanted, centre)
 
+    def _standardised(
+        self, tokens: Float[Tensor, "capture frame 394"], visible: Bool[Tensor, "capture frame 5"]
+    ) -> Float[Tensor, "capture frame 394"]:
+        """Standardise what is visible; zeros elsewhere."""
+        standardised = self.standardisation(tokens, self.standardisation.centre(tokens, visible))
+        return standardised.masked_fill(~visible[..., self.standardisation.part_of_entry], 0.0)
+
     def _first_states(
         self,
-        tokens: Float[Tensor, "capture frame 394"],
+        standardised: Float[Tensor, "capture frame 394"],
         present: Bool[Tensor, "capture frame 5"],
-        padding: Bool[Tensor, "capture frame"],
         masked: Bool[Tensor, "capture frame 5"],
+        visible: Bool[Tensor, "capture frame 5"],
     ) -> Float[Tensor, "capture frame dim"]:
-        """Standardise, put the learned values where nothing is to be seen, and embed."""
-        visible = _visible(present, padding, masked)
-        standardised = self.standardisation(tokens, self.standardisation.centre(tokens, visible))
-        standardised = standardised.masked_fill(~visible[..., self.standardisation.part_of_entry], 0.0)
-        unseen = torch.where(
-            present[..., self.standardisation.part_of_entry, None].squeeze(-1), self.hidden, self.absent
-        )
-        filled = torch.where(visible[..., self.standardisation.part_of_entry], standardised, unseen)
+        """Put the learned values where nothing is to be seen, and embed."""
+        entries = self.standardisation.part_of_entry
+        unseen = torch.where(present[..., entries], self.hidden, self.absent)
+        filled = torch.where(visible[..., entries], standardised, unseen)
         parts = torch.cat([visible, present & masked], dim=-1).to(filled.dtype)
         x = self.embed(filled) + self.known(parts) + self.comparison(standardised, visible)
         return x + self._positions(x)

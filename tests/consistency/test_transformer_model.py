@@ -21,7 +21,7 @@ from mtcm_nerfstudio.tokens.tokens import PART_OF_ENTRY, POSE
 def model() -> ConsistencyTransformer:
     torch.manual_seed(0)
     made = ConsistencyTransformer(SMALL)
-    for parameter in made.step_to_next_pose.parameters():
+    for parameter in (*made.step_to_next_pose.parameters(), *made.reconstruct[-1].parameters()):
         torch.nn.init.normal_(parameter, std=0.1)
     return made.eval()
 
@@ -143,6 +143,18 @@ def test_next_pose_starts_from_the_last_visible_one() -> None:
     last = torch.stack([tokens[0, 5, POSE], tokens[1, 3, POSE]])
     torch.testing.assert_close(predicted[:, :3], last[:, :3], atol=1e-4, rtol=0)
     torch.testing.assert_close(predicted[:, 3:], torch.nn.functional.normalize(last[:, 3:], dim=-1))
+
+
+def test_a_hidden_token_starts_out_between_its_neighbours() -> None:
+    fresh = ConsistencyTransformer(SMALL).eval()
+    tokens, present, padding, masked = random_inputs()
+    present[:], masked[:] = True, False
+    masked[:, 3:5] = True
+    predicted = fresh(tokens, present, padding, masked).reconstruction
+    standardised = fresh.targets(tokens, tokens, present, padding, masked)
+    torch.testing.assert_close(predicted[:, 3], (2 * standardised[:, 2] + standardised[:, 5]) / 3)
+    torch.testing.assert_close(predicted[:, 4], (standardised[:, 2] + 2 * standardised[:, 5]) / 3)
+    torch.testing.assert_close(predicted[:, 0], standardised[:, 1])
 
 
 def test_the_input_layer_is_the_briefs() -> None:
