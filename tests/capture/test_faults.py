@@ -365,6 +365,15 @@ def test_inject_keeps_every_camera(tmp_path: Path, foreign: Capture) -> None:
     assert len({frame.intrinsics for frame in faulty.frames}) == 5
 
 
+def test_inject_leaves_frames_without_a_pose_out(tmp_path: Path) -> None:
+    root = tiny_capture.write_transforms(tmp_path / "clean", tiny_capture.orbit(5))
+    tiny_capture.edit_transforms(root, lambda meta: meta["frames"][2].pop("transform_matrix"))
+    faults = (Fault(1, "defocus", 0.5, 0), Fault(2, "defocus", 0.5, 0))
+    faulty = inject(read_capture(root), faults, None, tmp_path / "faulty")
+    assert [frame.file_path for frame in faulty.frames] == [f"images/frame_{i}.jpg" for i in (1, 2, 4, 5)]
+    assert read_truth(tmp_path / "faulty") == {"images/frame_2.jpg": faults[0]}
+
+
 def test_inject_never_writes_outside_its_folder(tmp_path: Path) -> None:
     root = tiny_capture.write_transforms(tmp_path / "deep" / "clean", tiny_capture.orbit(4))
     (root / "images" / "frame_1.jpg").rename(root.parent / "frame_1.jpg")

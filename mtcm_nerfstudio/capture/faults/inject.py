@@ -16,6 +16,7 @@ from mtcm_nerfstudio.capture.faults.image import apply_image_fault, foreign_imag
 from mtcm_nerfstudio.capture.faults.plan import IMAGE_FAULTS, Fault, faulted_poses
 from mtcm_nerfstudio.capture.images import read_rgb
 from mtcm_nerfstudio.capture.transforms import read_transforms
+from mtcm_nerfstudio.capture.write import camera_entry
 
 TRUTH_FILE = "faults.json"
 _SCHEMA_VERSION = 1
@@ -53,9 +54,10 @@ def inject(capture: Capture, faults: Sequence[Fault], foreign: Capture | None, o
     for i in posed:
         _write_image(capture.frames[i], fault_of.get(i), foreign, out_dir / names[i])
     entries = [_entry(capture.frames[i], names[i], poses[i], out_dir) for i in posed]
-    cameras = [_camera(capture.frames[i]) for i in posed]
+    cameras = [camera_entry(camera) if (camera := capture.frames[i].intrinsics) else {} for i in posed]
     _write_json(out_dir / "transforms.json", _transforms(entries, cameras))
-    truth = [{"file_path": names[fault.frame], "reason": fault.reason, **asdict(fault)} for fault in faults]
+    written = [fault for fault in faults if fault.frame in posed]
+    truth = [{"file_path": names[fault.frame], "reason": fault.reason, **asdict(fault)} for fault in written]
     _write_json(out_dir / TRUTH_FILE, {"schema_version": _SCHEMA_VERSION, "faults": truth})
     return read_transforms(out_dir / "transforms.json")
 
@@ -154,14 +156,6 @@ def _entry(frame: Frame, name: str, c2w: np.ndarray, out_dir: Path) -> dict[str,
     if frame.timestamp is not None:
         entry["timestamp"] = frame.timestamp
     return entry
-
-
-def _camera(frame: Frame) -> dict[str, Any]:
-    """Return a frame's calibration in transforms.json's terms; nothing where there is none."""
-    if frame.intrinsics is None:
-        return {}
-    camera = asdict(frame.intrinsics)
-    return {"w": camera.pop("width"), "h": camera.pop("height"), **dict(camera.pop("distortion")), **camera}
 
 
 def _transforms(entries: list[dict[str, Any]], cameras: list[dict[str, Any]]) -> dict[str, Any]:
