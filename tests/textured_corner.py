@@ -5,7 +5,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 from PIL import Image
-
 from tiny_capture import look_at
 
 WIDTH, HEIGHT, FOCAL = 320, 240, 300.0

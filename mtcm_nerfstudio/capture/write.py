@@ -1,6 +1,8 @@
-"""Writing a capture's two files: ``transforms.json`` for nerfstudio and a COLMAP model for everything else."""
+"""Writing a capture's files: ``transforms.json`` for nerfstudio, a COLMAP model for others, second names of images."""
 
 import itertools
+import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -115,6 +117,21 @@ def write_colmap_model(images: Sequence[ModelImage], points: Sequence[ModelPoint
     model.update_point_3d_errors()
     folder.mkdir(parents=True, exist_ok=True)
     model.write_binary(str(folder))
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name on the same disk, or copy it with its times where that cannot be.
+
+    A symbolic link is followed first: the new name must outlive the old one.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source = source.resolve()
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        raise
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def rigid_from_c2w(c2w: Pose) -> pycolmap.Rigid3d:

@@ -1,13 +1,13 @@
 """Photos that are to be posed: which of a folder's files are readable, and a second name for each elsewhere."""
 
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mtcm_nerfstudio.capture.capture import natural_key
 from mtcm_nerfstudio.capture.images import IMAGE_SUFFIXES, UnreadableImageError, list_images, read_exif, read_rgb
+from mtcm_nerfstudio.capture.write import link_or_copy
 
 UNREADABLE_SUFFIXES = frozenset({".heic", ".heif", ".avif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf"})
 """Photos that need a decoder which is not here; they are named, not passed over."""
@@ -71,21 +71,6 @@ def read_photos(folder: Path, paths: Sequence[Path], advance: Callable[[int], No
             unreadable.append(name)
         advance(done)
     return photos, unreadable
-
-
-def link_or_copy(source: Path, target: Path) -> None:
-    """Give a file a second name on the same disk, or copy it with its times where that cannot be.
-
-    A symbolic link is followed first: the new name must outlive the old one.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    source = source.resolve()
-    try:
-        os.link(source, target)
-    except FileExistsError:
-        raise
-    except OSError:
-        shutil.copy2(source, target)
 
 
 def place_photos(folder: Path, names: Sequence[str], target: Path) -> None:

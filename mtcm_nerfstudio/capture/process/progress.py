@@ -23,10 +23,14 @@ def stage_bars() -> Iterator[Report]:
 
     def report(stage: str, done: int, total: int) -> None:
         if stage not in tasks:
+            bars.start()
             for task in tasks.values():
                 bars.stop_task(task)
             tasks[stage] = bars.add_task(stage, total=total)
         bars.update(tasks[stage], completed=done, total=total)
 
-    with bars:
+    try:
         yield report
+    finally:
+        if tasks:
+            bars.stop()
