@@ -101,6 +101,7 @@ run_quietly() {
     [ $((SECONDS - last)) -ge 20 ] || continue
     last=$SECONDS
     progress=$(grep -aoE '^((Collecting|Processing|Downloading|Installing|Building) .*|[0-9]+ \([0-9.]+%\))' "$log" | tail -n 1) || true
+    progress=${progress:-still at it}
     say "  … ${progress:0:80}"
   done
   wait "$pid"
