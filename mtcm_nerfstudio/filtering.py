@@ -21,6 +21,7 @@ from mtcm_nerfstudio.verdicts.rules import RuledOut, rule_out
 from mtcm_nerfstudio.verdicts.score import Scores, score_frames
 from mtcm_nerfstudio.verdicts.verdict import GuardRails, Verdict, judge
 from mtcm_nerfstudio.views.coverage import holes
+from mtcm_nerfstudio.views.labels import labels
 from mtcm_nerfstudio.views.summary import summary_lines
 from mtcm_nerfstudio.views.write import EMBEDDINGS, write_decision_exports, write_embeddings
 
@@ -219,11 +220,12 @@ def _frame_decisions(tokenised: TokenisedCapture, verdicts: tuple[Verdict, ...])
             kept=verdict.kept,
             reason=verdict.reason,
             decided_by=verdict.decided_by,
+            label=label,
             modality=verdict.modality,
             evidence=verdict.evidence,
             most_at_odds_with=None if verdict.most_at_odds_with is None else names[verdict.most_at_odds_with],
         )
-        for name, verdict in zip(names, verdicts, strict=True)
+        for name, verdict, label in zip(names, verdicts, labels(tokenised.raw.c2w), strict=True)
     )
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import tyro
 
+from mtcm_nerfstudio.capture.export import export_capture
 from mtcm_nerfstudio.cli.errors import clear_errors
 from mtcm_nerfstudio.filtering import FilterSettings, current_decisions, summary
 
@@ -43,10 +44,9 @@ class FilterCommand:
             return
         print(f"  decisions: {result.output_dir / 'filtered_views.json'}")
         if self.export_capture is not None:
-            from mtcm_nerfstudio.capture.export import export_capture
-
-            export_capture(result.capture, result.decisions, self.export_capture)
-            print(f"  capture of the kept frames: {self.export_capture}")
+            exported = export_capture(result.capture, result.decisions, self.export_capture)
+            print(f"  capture of {exported.frames} kept frames: {self.export_capture}")
+            print("".join(f"  note: {note}\n" for note in exported.notes), end="")
 
 
 def entrypoint() -> None:
