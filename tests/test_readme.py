@@ -1,14 +1,19 @@
 """What the README says is true: its commands are tried or checked against ``--help``, its links and figures exist."""
 
+import dataclasses
 import functools
+import json
 import re
 import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import pytest
+
+from mtcm_nerfstudio.decisions import Decisions, FrameDecision, Reason, from_json, to_json
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -166,6 +171,23 @@ def test_a_command_is_cut_where_its_flags_change_owner():
 @pytest.mark.parametrize("target", relative_targets(README))
 def test_links_lead_somewhere(target):
     assert (REPOSITORY / target).exists()
+
+
+def test_the_decision_shown_is_one_that_the_program_reads():
+    shown = re.findall(r"^```json\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+    assert len(shown) == 1
+    entry = json.loads(shown[0])
+    assert list(entry) == [field.name for field in dataclasses.fields(FrameDecision)]
+    frames = {"frames": [entry], "suggested": []}
+    empty = Decisions(capture_digest="", settings={}, checkpoint="", embedder="", threshold=0.5, frames=())
+    read = from_json(json.dumps(json.loads(to_json(empty)) | frames))
+    assert not read.frames[0].kept
+    assert entry["reason"] in get_args(Reason)
+
+
+@pytest.mark.parametrize("reason", get_args(Reason))
+def test_every_reason_is_named(reason):
+    assert reason in README
 
 
 @pytest.mark.parametrize(
