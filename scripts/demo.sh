@@ -3,7 +3,8 @@
 #
 # Usage:
 #   bash scripts/demo.sh            with the sample capture in data/sample
-#   bash scripts/demo.sh CAPTURE    with a capture of your own: a folder with a transforms.json or a COLMAP model
+#   bash scripts/demo.sh CAPTURE    with a capture of your own: a folder with a transforms.json or a COLMAP model,
+#                                   or with photos only, which are then posed first
 #
 # Everything is written to outputs/demo/<name of the capture>/ in the repository; the capture is only read.
 # MTCM_DEMO_STEPS  training steps (default 500)
@@ -36,6 +37,19 @@ quietly() {
   }
   cat "$log.part" >>"$log" && rm "$log.part"
 }
+
+layout=$(python - "$capture" <<'PY'
+import sys
+from pathlib import Path
+from mtcm_nerfstudio.capture.read import detect_source
+print(detect_source(Path(sys.argv[1])))
+PY
+)
+if [ "$layout" = photos ]; then
+  say "posing the photos with COLMAP"
+  ns-mtcm-process --data "$capture" --output-dir "$out/posed"
+  capture=$out/posed
+fi
 
 say "filtering $capture"
 ns-mtcm-filter --data "$capture" --output-dir "$out/mtcm"
