@@ -4,7 +4,7 @@ import json
 import os
 import platform
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -100,9 +100,13 @@ def record(
         }
         for trial, judgements in judged
     ]
-    head = {"schema_version": SCHEMA_VERSION, **about, "figures": [_rounded(asdict(result)) for result in results]}
-    lines = ",\n".join(json.dumps(trial, separators=(",", ":"), allow_nan=False) for trial in trials)
-    return json.dumps(head, indent=1, allow_nan=False)[:-2] + f',\n "trials": [\n{lines}\n]}}\n'
+    head = json.dumps({"schema_version": SCHEMA_VERSION, **about}, indent=1, allow_nan=False)
+    figures = _one_a_line(_rounded(asdict(result)) for result in results)
+    return f'{head[:-2]},\n "figures": [\n{figures}\n],\n "trials": [\n{_one_a_line(trials)}\n]}}\n'
+
+
+def _one_a_line(entries: Iterable[Mapping[str, Any]]) -> str:
+    return ",\n".join(json.dumps(entry, separators=(",", ":"), allow_nan=False) for entry in entries)
 
 
 def _relative(argument: str) -> str:
@@ -128,5 +132,5 @@ def _number(value: float | None) -> str:
     return _ABSENT if value is None else f"{value:.3f}"
 
 
-def _unique(names: Any) -> list[str]:
+def _unique(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(names))
