@@ -126,19 +126,24 @@ def verdict_legend(axes: Axes, kept: Bool[np.ndarray, " n"] | None, absent: str 
 def name_worst(
     axes: Axes, values: Float[np.ndarray, " n"], file_paths: Sequence[str], inches: float, most: int = _NAMED_WORST
 ) -> None:
-    """Write the names of the frames with the largest values over their marks, as many as stand apart."""
+    """Write the names of the frames with the largest values over their marks, as many as stand apart.
+
+    A frame beside a larger value gets none: its name would lie across its neighbour's stem.
+    """
     names = frame_names(file_paths)
-    finite = np.flatnonzero(np.isfinite(values))
-    worst = finite[np.argsort(-values[finite], kind="stable")][: 3 * most]
     half = [0.5 * _INCHES_PER_LETTER * (len(name) + 1) * len(values) / inches for name in names]
+    known = np.nan_to_num(values, nan=-np.inf)
     taken: list[int] = []
-    for i in worst.tolist():
-        if len(taken) < most and all(abs(i - other) > half[i] + half[other] for other in taken):
+    for i in np.argsort(-known, kind="stable").tolist():
+        below = known[max(0, int(i - half[i])) : int(i + half[i]) + 1].max() <= known[i]
+        if np.isfinite(values[i]) and below and all(abs(i - other) > half[i] + half[other] for other in taken):
             taken.append(i)
             axes.annotate(
                 names[i], (i, float(values[i])), xytext=(0, 5), textcoords="offset points", ha="center",
                 fontsize=7, fontfamily=font_families(), color=INK, annotation_clip=False,
             )  # fmt: skip
+        if len(taken) == most:
+            return
 
 
 def inconsistency_panel(

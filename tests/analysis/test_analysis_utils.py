@@ -105,6 +105,13 @@ def test_the_worst_frame_is_named() -> None:
     assert "frame_00017" in [text.get_text() for text in figure.axes[0].texts]
 
 
+def test_no_name_lies_across_a_taller_stem() -> None:
+    slope = np.linspace(1.0, 2.0, 40)
+    figure = plot_pose_deltas(PoseDeltas(slope, slope[::-1].copy()), names(40))
+    assert [text.get_text() for text in figure.axes[0].texts] == ["frame_00039"]
+    assert [text.get_text() for text in figure.axes[1].texts] == ["frame_00000"]
+
+
 def test_one_far_pose_does_not_flatten_the_others() -> None:
     position = np.full(40, 0.1)
     position[17] = 1000.0
