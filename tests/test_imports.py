@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tiny_capture import orbit, write_transforms
+
+from mtcm_nerfstudio.decisions import read
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE = REPOSITORY / "mtcm_nerfstudio"
@@ -144,6 +147,17 @@ def test_everything_but_nerf_imports_without_nerfstudio():
     modules = [module_name(path) for path in sources() if not needs_nerfstudio(path)]
     result = run_python(BLOCKER + "import importlib\n" + "\n".join(f"importlib.import_module({m!r})" for m in modules))
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.slow
+def test_filtering_works_without_nerfstudio(tmp_path):
+    capture = write_transforms(tmp_path / "capture", orbit(10))
+    arguments = ["ns-mtcm-filter", "--data", str(capture), "--output-dir", str(tmp_path / "out")]
+    result = run_python(
+        BLOCKER + f"sys.argv = {arguments}\nfrom mtcm_nerfstudio.cli.filter import entrypoint\nentrypoint()"
+    )
+    assert result.returncode == 0, result.stderr
+    assert len(read(tmp_path / "out" / "filtered_views.json").frames) == 10
 
 
 def test_without_nerfstudio_the_room_nerf_does_not_import():

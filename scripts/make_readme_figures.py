@@ -1,11 +1,13 @@
-"""Draws the README's picture: every frame's score in the sample, and what was made of the frames with known faults.
+"""Brings what the README shows up to date with the shipped checkpoint: the picture of the sample, with every frame's
+score and what was made of the frames with known faults, and the table of data/results/detection.md.
 
 Usage:
-    python scripts/make_readme_picture.py                         the sample in data/
-    python scripts/make_readme_picture.py --out picture.png       write it somewhere else
+    python scripts/make_readme_figures.py                         the sample in data/, and the table
+    python scripts/make_readme_figures.py --capture DIR --out picture.png --no-table    a picture of another capture
 """
 
 import json
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,20 +26,24 @@ from mtcm_nerfstudio.decisions import Decisions, FrameDecision
 from mtcm_nerfstudio.filtering import current_decisions
 
 _IN_WORDS = {"swap": "another frame's pose", "foreign": "from another scene", "exposure": "badly exposed"}
-_DATA = Path(__file__).resolve().parents[1] / "data"
+_REPOSITORY = Path(__file__).resolve().parents[1]
+_DATA = _REPOSITORY / "data"
+_TABLE_BEGINS, _TABLE_ENDS = "<!-- from data/results/detection.md -->\n", "<!-- end -->"
 
 
 @dataclass(frozen=True)
-class Picture:
-    """Filter a capture whose faults are known, and draw what came of it."""
+class Figures:
+    """Filter a capture whose faults are known, draw what came of it, and copy the table of results."""
 
     capture: Path = _DATA / "sample"
     """A capture with a faults.json."""
     out: Path = _DATA / "results" / "sample_verdicts.png"
     """Where the picture goes."""
+    table: bool = True
+    """Copy the first table of data/results/detection.md into the README."""
 
     def run(self) -> None:
-        """Filter into a temporary folder and write the picture."""
+        """Filter into a temporary folder, write the picture and refresh the table."""
         truth = {fault["file_path"]: fault["kind"] for fault in json.loads(self._faults.read_text())["faults"]}
         with tempfile.TemporaryDirectory() as folder:
             decisions = current_decisions(self.capture, output_dir=Path(folder)).decisions
@@ -45,10 +51,23 @@ class Picture:
         with Image.open(self.out) as drawn:
             drawn.quantize(256).save(self.out)  # a third of the size, and no difference to be seen
         print(self.out)
+        if self.table:
+            readme, results = _REPOSITORY / "README.md", _DATA / "results" / "detection.md"
+            readme.write_text(with_table(readme.read_text("utf-8"), results.read_text("utf-8")), "utf-8")
+            print(readme)
 
     @property
     def _faults(self) -> Path:
         return self.capture / "faults.json"
+
+
+def with_table(readme: str, results: str) -> str:
+    """Put the first table of the results between the README's marks."""
+    table = re.search(r"(?:^\|.*\n)+", results, flags=re.MULTILINE)
+    if table is None or _TABLE_BEGINS not in readme:
+        raise ValueError("no table in data/results/detection.md, or no marks for it in README.md")
+    before, rest = readme.split(_TABLE_BEGINS, 1)
+    return before + _TABLE_BEGINS + "\n" + table[0] + "\n" + _TABLE_ENDS + rest.split(_TABLE_ENDS, 1)[1]
 
 
 def draw(capture: Path, decisions: Decisions, truth: dict[str, str]) -> Figure:
@@ -92,7 +111,7 @@ def show(axes: Axes, capture: Path, frame: FrameDecision, kind: str) -> None:
 def entrypoint() -> None:
     """Run the command line."""
     with clear_errors():
-        tyro.cli(Picture, description=__doc__).run()
+        tyro.cli(Figures, description=__doc__).run()
 
 
 if __name__ == "__main__":
