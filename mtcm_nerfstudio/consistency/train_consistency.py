@@ -26,7 +26,7 @@ from mtcm_nerfstudio.consistency.losses import (
 )
 from mtcm_nerfstudio.consistency.training.capture import TrainingCapture
 from mtcm_nerfstudio.consistency.training.identities import IdentityMoments
-from mtcm_nerfstudio.consistency.training.state import Progress, load_state, save_state
+from mtcm_nerfstudio.consistency.training.state import Progress, load_state, require_same, save_state
 from mtcm_nerfstudio.consistency.transformer_dataset import Batch, DatasetConfig, make_batch
 from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer, ModelConfig, ModelOutput
 
@@ -127,8 +127,7 @@ def train(
             other settings.
     """
     require_trainable(captures)
-    if (run_dir / STATE_FILE).exists() and not resume:
-        raise ValueError(f"{run_dir}: holds a run already; go on with it by --resume, or choose another --output-dir")
+    require_free(run_dir, config, [capture.name for capture in captures], resume)
     run_dir.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
     run = _Run(captures, config, run_dir, model or fresh_model(captures, config.model))
@@ -140,6 +139,15 @@ def train(
             if on_epoch:
                 on_epoch(result, run.model.eval())
     return run.best_model()
+
+
+def require_free(run_dir: Path, config: TrainConfig, names: Sequence[str], resume: bool) -> None:
+    """Raise ValueError where a folder holds a run that is not to be, or can not be, gone on with."""
+    state = run_dir / STATE_FILE
+    if state.exists() and not resume:
+        raise ValueError(f"{run_dir}: holds a run already; go on with it by --resume, or choose another --output-dir")
+    if state.exists():
+        require_same(state, _record(config, names))
 
 
 def fresh_model(captures: Sequence[TrainingCapture], config: ModelConfig) -> ConsistencyTransformer:
@@ -237,7 +245,7 @@ class _Run:
         self.wrapped, self.wrapped_optimizer = self.fabric.setup(model, self.optimizer)
         names = [capture.name for capture in captures]
         self.moments = IdentityMoments(names, model.config.d_model, self.fabric.device)
-        self.record = json.dumps({**asdict(config), "captures": names}, sort_keys=True)
+        self.record = _record(config, names)
         self.progress = Progress()
         if (run_dir / STATE_FILE).exists():
             self.progress = load_state(run_dir / STATE_FILE, model, self.optimizer, self.moments, self.record)
@@ -293,6 +301,11 @@ class _Run:
         part = self.run_dir / (BEST_FILE + ".part")
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in self.model.state_dict().items()}, part)
         part.replace(self.run_dir / BEST_FILE)
+
+
+def _record(config: TrainConfig, names: Sequence[str]) -> str:
+    """Return everything that must be the same for a run to be gone on with."""
+    return json.dumps({**asdict(config), "captures": list(names)}, sort_keys=True)
 
 
 def _centred(capture: TrainingCapture) -> Float32[np.ndarray, "known 384"]:

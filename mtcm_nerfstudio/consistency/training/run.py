@@ -7,9 +7,11 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
+import tyro
 from jaxtyping import Bool, Float
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -18,7 +20,7 @@ from mtcm_nerfstudio.capture.capture import Capture
 from mtcm_nerfstudio.capture.identity import list_identities
 from mtcm_nerfstudio.capture.read import SourceChoice, detect_source, read_capture
 from mtcm_nerfstudio.consistency.checkpoint import CheckpointCard, TrainingSource, load_checkpoint, save_checkpoint
-from mtcm_nerfstudio.consistency.train_consistency import EpochResult, TrainConfig, train
+from mtcm_nerfstudio.consistency.train_consistency import EpochResult, TrainConfig, require_free, train
 from mtcm_nerfstudio.consistency.training.calibration import held_out_logits, platt, probabilities, threshold
 from mtcm_nerfstudio.consistency.training.capture import (
     TrainingCapture,
@@ -58,7 +60,7 @@ class RunSettings:
     """Folder of the run; everything goes to logs/ in it."""
     resume: bool = False
     """Go on with the run in that folder. It ends as if it had never been stopped."""
-    train: TrainConfig = field(default_factory=TrainConfig)
+    train: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
     """How to train."""
 
     @property
@@ -86,12 +88,15 @@ def run_training(settings: RunSettings, write_views: WriteViews) -> Path:
     start, card = starting_point(settings)
     cache = Cache()
     captures = read_captures(settings)
+    require_free(settings.logs, settings.train, [capture.name for capture in captures], settings.resume)
     tokenised = [tokens_of(capture, card.embedder, cache) for capture in captures]
     for one in tokenised:
         console.print(completeness(one))
         for line in missing_names(one):
             console.print(f"  {line}", markup=False, highlight=False)
     ready = [_trusted(training_capture(one, cache), one, start, card) for one in tokenised]
+    if len(ready) == 1:
+        console.print("  one capture alone lends no foreign frames: name others with --data to train on these as well")
     run = _Run(settings, card, tokenised, ready, write_views)
     run.write_settings()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -125,7 +130,9 @@ def embedder_version(name: EmbedderName) -> str:
 
 
 def read_captures(settings: RunSettings) -> list[Capture]:
-    """Read every capture and identity that the settings name."""
+    """Read every capture and identity that the settings name; errors are those of ``run_training``."""
+    if not settings.data:
+        raise ValueError("name at least one capture: --data CAPTURE")
     captures = []
     for data in settings.data:
         if not data.exists():

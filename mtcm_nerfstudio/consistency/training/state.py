@@ -54,19 +54,19 @@ def load_state(
     Raises:
         ValueError: the state is broken, or is that of a run with another configuration.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path}: cannot be read as the state of a run ({error})") from error
-    changed = changed_flags(json.loads(metadata["config"]), json.loads(config))
-    if changed:
-        raise ValueError(f"{path}: belongs to a run with other settings ({changed[0]}); --resume needs the same ones")
+    metadata, tensors = _read(path)
+    require_same(path, config)
     model.load_state_dict(_below(tensors, "model."))
     _load_optimizer(model, optimizer, _below(tensors, "optimizer."))
     moments.load(_below(tensors, "moments."))
     return Progress(**json.loads(metadata["progress"]))
+
+
+def require_same(path: Path, config: str) -> None:
+    """Raise ValueError where a saved state is that of a run with another configuration; the message names the flag."""
+    changed = changed_flags(json.loads(_read(path)[0]["config"]), json.loads(config))
+    if changed:
+        raise ValueError(f"{path}: belongs to a run with other settings ({changed[0]}); --resume needs the same ones")
 
 
 def changed_flags(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
@@ -79,6 +79,15 @@ def changed_flags(before: dict[str, Any], now: dict[str, Any], prefix: str = "")
         elif old != new:
             changed.append(f"{prefix}{name}: {old} → {new}")
     return changed
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Return the metadata and the tensors of a state."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: cannot be read as the state of a run ({error})") from error
 
 
 def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

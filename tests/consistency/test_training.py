@@ -1,0 +1,179 @@
+"""What surrounds training: spoiled images, completeness, calibration, and the report."""
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from consistency.synthetic import SMALL, capture, raw_features
+from PIL import Image
+from rich.console import Console
+from tiny_capture import edit_transforms, orbit, write_transforms
+
+from mtcm_nerfstudio.capture.faults import IMAGE_FAULTS
+from mtcm_nerfstudio.capture.read import read_capture
+from mtcm_nerfstudio.consistency.train_consistency import fresh_model
+from mtcm_nerfstudio.consistency.training.calibration import held_out_logits, platt, probabilities, threshold
+from mtcm_nerfstudio.consistency.training.capture import (
+    SEVERITIES,
+    completeness,
+    missing_names,
+    training_capture,
+)
+from mtcm_nerfstudio.consistency.training.report import read_capture_once, shown_frames, write_report
+from mtcm_nerfstudio.consistency.transformer_dataset import DatasetConfig
+from mtcm_nerfstudio.tokens.cache import Cache
+from mtcm_nerfstudio.tokens.tokenise import tokens_of
+from mtcm_nerfstudio.tokens.tokens import assemble_tokens
+
+
+def text_of(table) -> str:
+    console = Console(width=200, file=io.StringIO())
+    console.print(table)
+    return console.file.getvalue()
+
+
+def test_spoiled_images_are_embedded_once_and_differ_from_the_clean_one(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache.sqlite")
+    tokenised = tokens_of(read_capture(write_transforms(tmp_path / "c", orbit(5))), cache=cache, progress=False)
+    ready = training_capture(tokenised, cache, progress=False)
+    assert set(ready.variants) == set(IMAGE_FAULTS)
+    for embeddings in ready.variants.values():
+        assert embeddings.shape == (len(SEVERITIES), 5, 384)
+        distance = np.linalg.norm(embeddings - tokenised.raw.embeddings, axis=-1)
+        assert np.isfinite(distance).all() and (distance[-1] > 0.1).all()
+        assert distance[-1].mean() > distance[0].mean()
+    for path in (tmp_path / "c" / "images").iterdir():
+        path.touch()  # known by content, so nothing is computed again
+    again = training_capture(tokenised, cache, progress=False)
+    assert all(np.array_equal(ready.variants[kind], again.variants[kind]) for kind in IMAGE_FAULTS)
+
+
+def test_some_frames_only_can_be_spoiled(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache.sqlite")
+    tokenised = tokens_of(read_capture(write_transforms(tmp_path / "c", orbit(5))), cache=cache, progress=False)
+    sparse = training_capture(tokenised, cache, progress=False, every=2)
+    known = np.isfinite(sparse.variants["defocus"]).all(axis=(0, 2))
+    assert known.tolist() == [True, False, True, False, True]
+
+
+def test_the_table_says_what_is_missing_and_what_stands_in(tmp_path: Path) -> None:
+    root = write_transforms(tmp_path / "c", orbit(6))
+    (root / "images" / "frame_2.jpg").unlink()
+    (root / "images" / "frame_3.jpg").write_bytes(b"no jpeg")
+
+    def break_pose(meta: dict) -> None:
+        meta["frames"][3]["transform_matrix"][0][0] = float("nan")
+
+    edit_transforms(root, break_pose)
+    cache = Cache(tmp_path / "cache.sqlite")
+    tokenised = tokens_of(read_capture(root), cache=cache, progress=False)
+    rows = {line.split("│")[1].strip(): line for line in text_of(completeness(tokenised)).splitlines() if "│" in line}
+    assert {name: [int(cell) for cell in row.split("│")[2:4]] for name, row in rows.items()} == {
+        "image": [4, 2],
+        "embedding": [4, 2],
+        "mask": [0, 6],
+        "pose": [5, 1],
+        "time": [0, 6],
+        "focal length": [6, 0],
+    }
+    assert "the order of the file names" in rows["time"] and "–" in rows["focal length"]
+    assert missing_names(tokenised) == (
+        "images/frame_2.jpg: missing image",
+        "images/frame_3.jpg: unreadable image",
+        "images/frame_4.jpg: no usable pose",
+    )
+    ready = training_capture(tokenised, cache, progress=False)
+    assert np.isfinite(ready.variants["exposure"][0]).all(axis=1).tolist() == [True, False, False, True, True, True]
+
+
+def test_platt_recovers_the_probabilities_that_made_the_labels() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 3, 40_000)
+    faulty = rng.random(40_000) < probabilities(logits, 0.7, -1.0)
+    scale, offset = platt(logits, faulty)
+    assert scale == pytest.approx(0.7, rel=0.05) and offset == pytest.approx(-1.0, rel=0.05)
+
+
+def test_platt_stays_finite_where_the_classes_do_not_overlap_or_one_is_absent() -> None:
+    logits = np.array([-2.0, -1.0, 1.0, 2.0])
+    scale, offset = platt(logits, logits > 0)
+    assert np.isfinite([scale, offset]).all() and scale > 0
+    assert platt(logits, np.zeros(4, dtype=bool)) == (1.0, 0.0)
+    assert platt(-logits, logits > 0)[0] > 0
+
+
+def test_the_threshold_costs_one_clean_frame_in_a_hundred() -> None:
+    clean = np.linspace(0.0, 0.9, 1001)
+    limit = threshold(clean)
+    assert (clean >= limit).mean() <= 0.01
+    assert 0.88 < limit < 0.9
+    assert threshold(np.full(10, 0.1)) == 0.5 and threshold(np.full(10, 1.0)) == 0.99 and threshold(np.zeros(0)) == 0.5
+
+
+def test_held_out_logits_belong_to_frames_that_count() -> None:
+    captures = [capture("a", 20), capture("b", 12, 1)]
+    torch.manual_seed(0)
+    model = fresh_model(captures, SMALL)
+    config = DatasetConfig(longest=12, batch_tokens=48)
+    logits, faulty = held_out_logits(model, captures, config, 0, 3)
+    assert logits.shape == faulty.shape and np.isfinite(logits).all() and 0 < faulty.mean() < 0.5
+    assert np.array_equal(logits, held_out_logits(model, captures, config, 0, 3)[0])
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return fresh_model([capture()], SMALL).eval()
+
+
+def test_a_frame_is_reconstructed_without_being_seen(model) -> None:
+    raw = raw_features(14)
+    tokens = assemble_tokens(raw)
+    changed = tokens.tokens.copy()
+    changed[6, 100] += 3.0
+    before, after = read_capture_once(model, tokens), read_capture_once(model, replace(tokens, tokens=changed))
+    np.testing.assert_array_equal(before.reconstruction[6], after.reconstruction[6])
+    assert (before.reconstruction[7] != after.reconstruction[7]).any()
+    assert before.attention.shape == (2, 4, 14, 14)
+    np.testing.assert_allclose(before.attention.sum(-1), 1.0, atol=1e-5)
+
+
+def test_an_untrained_model_expects_a_pose_between_its_neighbours(model) -> None:
+    tokens = assemble_tokens(raw_features(14))
+    reading = read_capture_once(model, tokens)
+    claimed = tokens.tokens[:, 384:391]
+    assert np.abs(reading.expected_pose - claimed)[1:-1].max() < 0.3
+
+
+@pytest.mark.parametrize("with_poses", [True, False])
+def test_the_report_has_every_file_of_the_design(model, tmp_path: Path, with_poses: bool) -> None:
+    raw = raw_features(12)
+    if not with_poses:
+        raw = replace(raw, c2w=raw.c2w * np.nan)
+    kept = np.arange(12) != 5
+    write_report(model, assemble_tokens(raw), tmp_path, 7, kept, np.linspace(0, 1, 12))
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "attention_heatmap_epoch7.png",
+        "pose_deltas_epoch7.png",
+        "recon_deltas_epoch7.png",
+        "tsne_embeddings.png",
+        "umap_embeddings.png",
+        "similarity_matrix_epoch7.npy",
+        "pose_embeddings_epoch7.npy",
+    }
+    for picture in tmp_path.glob("*.png"):
+        with Image.open(picture) as image:
+            assert min(image.size) > 300
+    similarity = np.load(tmp_path / "similarity_matrix_epoch7.npy", allow_pickle=False)
+    assert similarity.shape == (12, 12)
+    np.testing.assert_allclose(np.diag(similarity), 1.0, atol=1e-5)
+    assert np.load(tmp_path / "pose_embeddings_epoch7.npy", allow_pickle=False).shape == (12, SMALL.d_model)
+
+
+def test_pictures_of_long_captures_show_a_thousand_frames() -> None:
+    assert np.array_equal(shown_frames(7), np.arange(7))
+    shown = shown_frames(2500)
+    assert len(np.unique(shown)) == 1000 and shown[0] == 0 and shown[-1] == 2499
