@@ -1,8 +1,6 @@
 """Writes a capture with known faults to disk, for anything that reads captures, with the truth beside it."""
 
 import json
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
@@ -16,7 +14,7 @@ from mtcm_nerfstudio.capture.faults.image import apply_image_fault, foreign_imag
 from mtcm_nerfstudio.capture.faults.plan import IMAGE_FAULTS, Fault, faulted_poses
 from mtcm_nerfstudio.capture.images import read_rgb
 from mtcm_nerfstudio.capture.transforms import read_transforms
-from mtcm_nerfstudio.capture.write import camera_entry
+from mtcm_nerfstudio.capture.write import camera_entry, link_or_copy
 
 TRUTH_FILE = "faults.json"
 _SCHEMA_VERSION = 1
@@ -119,7 +117,7 @@ def _write_image(frame: Frame, fault: Fault | None, foreign: Capture | None, tar
     """Link a clean image, write a faulty one; a missing one stays missing, which is a fault of its own."""
     if fault is None or (fault.kind not in IMAGE_FAULTS and fault.kind != "foreign"):
         if frame.image_path.is_file():
-            _link_or_copy(frame.image_path, target)
+            link_or_copy(frame.image_path, target)
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     faulty = faulty_image(read_rgb(frame.image_path), fault, foreign)
@@ -130,20 +128,12 @@ def _is_jpeg(path: Path) -> bool:
     return path.suffix.lower() in (".jpg", ".jpeg")
 
 
-def _link_or_copy(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source.resolve(), target)
-    except OSError:
-        shutil.copyfile(source, target)
-
-
 def _link_mask(frame: Frame, name: str, out_dir: Path) -> str | None:
     """Put the frame's mask at ``masks/<name of the image>.png`` and return that path."""
     if frame.mask_path is None or not frame.mask_path.is_file():
         return None
     mask_path = f"masks/{name}{frame.mask_path.suffix}"
-    _link_or_copy(frame.mask_path, out_dir / mask_path)
+    link_or_copy(frame.mask_path, out_dir / mask_path)
     return mask_path
 
 
