@@ -340,3 +340,25 @@ def test_photos_without_poses_are_refused(tmp_path):
     (capture / "transforms.json").unlink()
     with pytest.raises(ValueError, match="ns-mtcm-process"):
         open_ours(capture, decide(tmp_path / "d.json", IN_TRANSFORMS[:3])).get_dataparser_outputs("train")
+
+
+def test_the_filter_runs_where_there_are_no_decisions_and_is_reused_where_there_are(capture, capsys):
+    outputs = open_ours(capture).get_dataparser_outputs("train")
+    assert "MTCM: capture: kept" in capsys.readouterr().out
+    assert (capture / "mtcm" / "filtered_views.json").is_file()
+    again = open_ours(capture / "transforms.json").get_dataparser_outputs("train")
+    assert "(decided earlier)" in capsys.readouterr().out
+    same_outputs(again, outputs)
+
+
+def test_the_filters_files_go_where_they_are_told(capture, tmp_path):
+    open_ours(capture, output_dir=tmp_path / "elsewhere").get_dataparser_outputs("train")
+    assert (tmp_path / "elsewhere" / "filtered_views.json").is_file()
+    assert not (capture / "mtcm").exists()
+
+
+def test_another_colmap_model_than_the_filter_judged_is_refused(tmp_path):
+    capture = write_colmap(write_colmap(tmp_path / "capture", orbit(COUNT)), orbit(COUNT)[:12], model="sparse/1")
+    open_ours(capture, colmap_path=Path("sparse/0")).get_dataparser_outputs("train")
+    with pytest.raises(ValueError, match="not the model that the filter judged"):
+        open_ours(capture, colmap_path=Path("sparse/1")).get_dataparser_outputs("train")

@@ -48,10 +48,28 @@ def open_capture(
     raise ValueError(f"{data}: holds photos without poses. Pose them first: ns-mtcm-process")
 
 
-def model_of(data: Path, source: Source) -> str | None:
-    """Return the COLMAP model that a capture is read from, relative to the capture; None for other layouts."""
-    model = find_model(data) if source == "colmap" else None
+def model_of(data: Path, source: Source, named: Path | None = None) -> str | None:
+    """Return the COLMAP model that a capture is read from, relative to the capture; None for other layouts.
+
+    Args:
+        data: the capture's folder.
+        source: its layout.
+        named: the model that the user named, if any; without it, the one that the filter reads too.
+    """
+    if source != "colmap":
+        return None
+    model = find_model(data) if named is None else data / named
     return None if model is None else PurePosixPath(model.relative_to(data)).as_posix()
+
+
+def refuse_another_model(capture: Capture, named: Path | None) -> None:
+    """Raise ValueError where nerfstudio is to read another COLMAP model than the one that the filter judged."""
+    if named is None or capture.model_dir is None or (capture.root / named).resolve() == capture.model_dir.resolve():
+        return
+    raise ValueError(
+        f"--colmap-path {named} is not the model that the filter judged ({capture.model_dir}): poses of two models "
+        "cannot be mixed. Leave the flag out, or take the other model away."
+    )
 
 
 def transforms_of(capture: Capture) -> dict[str, Any]:

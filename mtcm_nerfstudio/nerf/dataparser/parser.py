@@ -23,7 +23,7 @@ from mtcm_nerfstudio.filtering import FilterSettings, current_decisions, summary
 from mtcm_nerfstudio.nerf.dataparser.choose import choose_splits
 from mtcm_nerfstudio.nerf.dataparser.chosen import Chosen, ChosenFramesParser, Split, frame_name
 from mtcm_nerfstudio.nerf.dataparser.flags import StockFlags
-from mtcm_nerfstudio.nerf.dataparser.layouts import model_of, open_capture
+from mtcm_nerfstudio.nerf.dataparser.layouts import model_of, open_capture, refuse_another_model
 from mtcm_nerfstudio.nerf.dataparser.masks import with_missing_masks
 from mtcm_nerfstudio.nerf.dataparser.run_record import TrainingViews, read_training_views, resumed_decisions
 from mtcm_nerfstudio.nerf.dataparser.scene import (
@@ -101,6 +101,7 @@ class MTCMDataParser(DataParser):
         if path is None:
             result = current_decisions(self.config.data, self.config.filter, self.config.output_dir)
             _say(summary(result))
+            refuse_another_model(result.capture, self.config.stock.colmap_path)
             return self._open(result.decisions, None)
         _say([f"MTCM: uses the decisions in {path}"])
         return self._open(decisions_file.read(path), read_training_views(path.parent))
@@ -108,7 +109,7 @@ class MTCMDataParser(DataParser):
     def _open(self, decisions: Decisions, settled: TrainingViews | None) -> _Opened:
         data, settings = self.config.data, self.config.filter
         source = settled.source if settled else _source(data, settings)
-        model = settled.model if settled else model_of(data, source)
+        model = settled.model if settled else model_of(data, source, self.config.stock.colmap_path)
         parser = open_capture(data, source, self.config.stock, settings.identity, model, self._derived)
         if self.downscale_factor is not None and isinstance(parser, TransformsParser):
             parser.downscale_factor = self.downscale_factor
@@ -148,6 +149,8 @@ class MTCMDataParser(DataParser):
 
 
 def _source(data: Path, settings: FilterSettings) -> Source:
+    if data.is_file():
+        return "transforms"
     return detect_source(data, settings.identity) if settings.source == "auto" else settings.source
 
 

@@ -87,7 +87,8 @@ def point_config_at(config_file: Path, decisions_path: Path) -> None:
         return
     # Written by nerfstudio in this very process, with classes by name: only yaml.Loader reads it back.
     config: Any = yaml.load(config_file.read_text("utf8"), Loader=yaml.Loader)
-    dataparser = config.pipeline.datamanager.dataparser
-    if dataparser.decisions != decisions_path:
-        dataparser.decisions = decisions_path
-        write_text_atomically(config_file, yaml.dump(config))
+    datamanager = config.pipeline.datamanager
+    datamanager.dataparser.decisions = decisions_path
+    if hasattr(datamanager, "decisions"):  # the mtcm methods have the flag there
+        datamanager.decisions = decisions_path
+    write_text_atomically(config_file, yaml.dump(config))
