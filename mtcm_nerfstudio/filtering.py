@@ -1,7 +1,7 @@
 """The whole line as one function: capture → tokens → verdicts → views → decisions, and the files it leaves."""
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -107,9 +107,7 @@ def current_decisions(
             write_decision_exports(previous, output_dir)
         return FilterResult(previous, capture, output_dir, reused=True, warnings=())
     filtered = filter_capture(capture, settings, cache, progress)
-    decisions = replace(filtered.decisions, capture_digest=digest, settings=record)
-    if previous is not None:
-        decisions = decisions.carrying_over(previous)
+    decisions = filtered.decisions if previous is None else filtered.decisions.carrying_over(previous)
     if not dry_run:
         output_dir.mkdir(parents=True, exist_ok=True)
         write_embeddings(filtered.states, output_dir)
@@ -142,8 +140,8 @@ def filter_capture(capture: Capture, settings: FilterSettings, cache: Cache, pro
     threshold = card.threshold if settings.threshold is None else settings.threshold
     verdicts = judge(ruled, assemble_tokens(ruled.raw), scores, threshold, settings.guard_rails)
     decisions = Decisions(
-        capture_digest="",
-        settings={},
+        capture_digest=capture_digest(capture, cache),
+        settings=settings_record(settings, card),
         checkpoint=f"{card.name} {card.digest[:16]}",
         embedder=tokenised.raw.embedder,
         threshold=threshold,
