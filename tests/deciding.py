@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
+import torch
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.data.dataparsers.colmap_dataparser import ColmapDataParserConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
@@ -58,3 +60,12 @@ def stock_colmap(data: Path, split: str = "train", **flags) -> DataparserOutputs
 
 def frame_names(outputs: DataparserOutputs) -> list[str]:
     return [path.name for path in outputs.image_filenames]
+
+
+def same_outputs(ours: DataparserOutputs, stock: DataparserOutputs) -> None:
+    assert ours.image_filenames == stock.image_filenames
+    assert ours.mask_filenames == stock.mask_filenames
+    assert ours.dataparser_scale == pytest.approx(stock.dataparser_scale)
+    assert torch.allclose(ours.dataparser_transform, stock.dataparser_transform, atol=1e-5)
+    for field in ("camera_to_worlds", "fx", "fy", "cx", "cy", "width", "height", "camera_type", "distortion_params"):
+        assert torch.allclose(getattr(ours.cameras, field), getattr(stock.cameras, field), atol=1e-5), field
