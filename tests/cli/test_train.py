@@ -60,7 +60,7 @@ def test_a_run_writes_every_file_of_the_design(run, tmp_path: Path, capsys: pyte
     assert np.isfinite([float(p.abs().sum()) for p in model.parameters()]).all()
     config = json.loads((logs / "config.json").read_text())
     assert config["train"]["epochs"] == 2 and config["init"] == "scratch"
-    assert json.loads((logs / "versions.json").read_text())["torch"] == torch.__version__
+    assert json.loads((logs / "versions.json").read_text())["torch"] == torch.__version__.split("+")[0]
     assert not (capture / "mtcm").exists()
 
     again = fails(run, capsys, "--data", capture, "--output-dir", tmp_path / "out", *QUICK)
@@ -104,7 +104,6 @@ def test_the_shipped_checkpoint_can_be_tuned(run, tmp_path: Path) -> None:
         (["--data", "walk", "--epochs", "0"], "error: epochs must be at least 1, got 0"),
         (["--data", "walk", "--embedder", "precomputed"], "trained on efficientnet-lite0 embeddings, these are precom"),
         (["--data", "walk", "--identities", "Bob"], "error: walk: no identity 'Bob'; there are none"),
-        (["--data", "walk", "--dataset.mask-ratio", "1.5"], "mask_ratio must lie in [0, 1), got 1.5"),
     ],
 )
 def test_wrong_input_is_one_clear_line(
@@ -114,6 +113,13 @@ def test_wrong_input_is_one_clear_line(
     monkeypatch.chdir(tmp_path)
     assert message in fails(run, capsys, *arguments)
     assert not (tmp_path / "outputs").exists()
+
+
+def test_an_impossible_flag_says_what_it_may_be(run, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        run("--data", "walk", "--dataset.mask-ratio", "1.5")
+    assert left.value.code == 2
+    assert "mask_ratio must lie in [0, 1), got 1.5" in capsys.readouterr().err
 
 
 def test_too_few_frames_are_named(run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
