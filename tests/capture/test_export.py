@@ -385,7 +385,7 @@ def test_the_world_is_found_whatever_moved_it_and_some_poses_spoiled(seed: int, 
     world = fit_world(poses, seen)
     assert world is not None
     np.testing.assert_allclose(world.scale, similarity.scale, rtol=1e-6)
-    assert rotation_angle_degrees(world.rotation, similarity.rotation) < 1e-5
+    assert rotation_angle_degrees(world.rotation[None], similarity.rotation[None])[0] < 1e-5
     moved = similarity.move(poses)
     np.testing.assert_allclose(world.to_capture(poses), moved, atol=1e-5 * similarity.scale)
     np.testing.assert_allclose(world.to_model(moved[5]), poses[5], atol=1e-5)

@@ -5,25 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from red_subject import RedIsTheSubject
 
 from mtcm_nerfstudio.capture.images import mask_area, read_mask
 from mtcm_nerfstudio.capture.process.masks import names_of_masks, open_session, subject_mask, write_masks
-
-
-class RedIsTheSubject:
-    """A small session of rembg's interface: soft masks from colour, one for each half of the image."""
-
-    def __init__(self) -> None:
-        self.seen = 0
-
-    def predict(self, img: Image.Image, *args, **kwargs) -> list[Image.Image]:
-        self.seen += 1
-        red = np.asarray(img).astype(int)
-        soft = np.clip(red[..., 0] - red[..., 1:].max(axis=-1), 0, 255).astype(np.uint8)
-        left, right = soft.copy(), soft.copy()
-        left[:, img.width // 2 :] = 0
-        right[:, : img.width // 2] = 0
-        return [Image.fromarray(left), Image.fromarray(right)]
 
 
 def red_square(size: tuple[int, int] = (40, 30), box: tuple[int, int, int, int] = (10, 5, 30, 20)) -> Image.Image:
@@ -80,7 +65,6 @@ def test_without_rembg_one_line_says_what_to_install(monkeypatch: pytest.MonkeyP
 
 
 def test_a_network_file_that_is_not_there(tmp_path: Path) -> None:
-    pytest.importorskip("rembg")
     with pytest.raises(FileNotFoundError, match=r"nothing\.onnx"):
         open_session(str(tmp_path / "nothing.onnx"))
 
@@ -98,6 +82,7 @@ def test_a_network_that_cannot_be_fetched_is_one_line(tmp_path: Path, monkeypatc
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_network_that_rembg_does_not_know() -> None:
     pytest.importorskip("rembg")
     with pytest.raises(ValueError, match="mask network 'no-such-network' cannot be loaded"):

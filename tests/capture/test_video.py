@@ -82,12 +82,12 @@ def test_phone_videos_are_turned_upright(tmp_path: Path) -> None:
 
 
 def test_a_video_that_breaks_off_gives_the_frames_before(tmp_path: Path) -> None:
-    whole = write_video(tmp_path / "v.avi", tuple(range(0, 4000, 40)))
-    cut = tmp_path / "cut.avi"
-    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 3])
+    whole = write_video(tmp_path / "v.mkv", tuple(range(0, 4000, 40))).read_bytes()
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(whole[: len(whole) // 2])
     (tmp_path / "out").mkdir()
     photos = extract_frames(cut, tmp_path / "out", 1000, None, quiet)
-    assert 10 < len(photos) < 100
+    assert 10 < len(photos) < 90
 
 
 @pytest.mark.parametrize("content", [b"", b"no video at all", b"\x00\x00\x00\x18ftypmp42" + bytes(64)])

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image
@@ -12,6 +12,7 @@ from mtcm_nerfstudio.capture.images import read_rgb
 DEFAULT_MODEL = "u2net"
 
 
+@runtime_checkable
 class MaskSession(Protocol):
     """What is used of rembg's session objects."""
 
@@ -29,13 +30,13 @@ def open_session(model: str = DEFAULT_MODEL) -> MaskSession:
         ValueError: rembg is not installed, knows no such network, or cannot fetch the weights.
         FileNotFoundError: the local file is not there.
     """
+    if model.endswith(".onnx") and not Path(model).expanduser().is_file():
+        raise FileNotFoundError(f"{model}: no such mask network")
     try:
         from rembg import new_session
     except (ImportError, SystemExit) as error:  # rembg leaves the process when it finds no onnxruntime
         raise ValueError("masks need rembg: pip install 'mtcm_nerfstudio[masks]'") from error
     if model.endswith(".onnx"):
-        if not Path(model).expanduser().is_file():
-            raise FileNotFoundError(f"{model}: no such mask network")
         return _loaded(lambda: new_session("u2net_custom", model_path=model), model)
     return _loaded(lambda: new_session(model), model)
 

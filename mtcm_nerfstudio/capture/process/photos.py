@@ -1,13 +1,11 @@
-"""Photos that are to be posed: which of a folder's files are readable, and a second name for each elsewhere."""
+"""Photos that are to be posed: which files of a folder they are, and which of them can be read."""
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mtcm_nerfstudio.capture.capture import natural_key
 from mtcm_nerfstudio.capture.images import IMAGE_SUFFIXES, UnreadableImageError, list_images, read_exif, read_rgb
-from mtcm_nerfstudio.capture.write import link_or_copy
 
 UNREADABLE_SUFFIXES = frozenset({".heic", ".heif", ".avif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf"})
 """Photos that need a decoder which is not here; they are named, not passed over."""
@@ -71,23 +69,6 @@ def read_photos(folder: Path, paths: Sequence[Path], advance: Callable[[int], No
             unreadable.append(name)
         advance(done)
     return photos, unreadable
-
-
-def place_photos(folder: Path, names: Sequence[str], target: Path) -> None:
-    """Make ``target`` hold exactly these photos of ``folder``, linked or copied; files already right stay."""
-    wanted = {target / name: folder / name for name in names}
-    for path in sorted(target.rglob("*")) if target.is_dir() else []:
-        if path.is_file() and not (path in wanted and _same_file(path, wanted[path])):
-            path.unlink()
-    for path, source in wanted.items():
-        if not path.exists():
-            link_or_copy(source, path)
-
-
-def _same_file(a: Path, b: Path) -> bool:
-    """Tell a link or an untouched copy by inode, or by size and time (``copy2`` keeps the latter)."""
-    one, other = a.stat(), b.stat()
-    return os.path.samestat(one, other) or (one.st_size, one.st_mtime_ns) == (other.st_size, other.st_mtime_ns)
 
 
 def _instead(folder: Path) -> str:

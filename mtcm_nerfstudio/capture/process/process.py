@@ -12,7 +12,7 @@ from mtcm_nerfstudio.capture.capture import natural_key
 from mtcm_nerfstudio.capture.colmap import read_colmap, read_model
 from mtcm_nerfstudio.capture.images import IMAGE_SUFFIXES
 from mtcm_nerfstudio.capture.process.masks import DEFAULT_MODEL, MaskSession, open_session, write_masks
-from mtcm_nerfstudio.capture.process.photos import Photo, find_photos, photo_folder, place_photos, read_photos
+from mtcm_nerfstudio.capture.process.photos import Photo, find_photos, photo_folder, read_photos
 from mtcm_nerfstudio.capture.process.sfm import (
     CameraModel,
     Job,
@@ -21,7 +21,7 @@ from mtcm_nerfstudio.capture.process.sfm import (
     camera_groups,
     reconstruct_apart,
 )
-from mtcm_nerfstudio.capture.process.video import extract_frames
+from mtcm_nerfstudio.capture.process.video import extract_frames, frame_times
 from mtcm_nerfstudio.capture.process.workspace import (
     Pictures,
     Workspace,
@@ -31,7 +31,7 @@ from mtcm_nerfstudio.capture.process.workspace import (
     pictures_from_json,
     pictures_to_json,
 )
-from mtcm_nerfstudio.capture.write import transforms_meta
+from mtcm_nerfstudio.capture.write import link_or_copy, transforms_meta
 from mtcm_nerfstudio.decisions import write_text_atomically
 
 EXHAUSTIVE_UP_TO = 120
@@ -166,7 +166,10 @@ def _check_folders(data: Path, output_dir: Path) -> None:
 
 
 def _input_files(data: Path, output_dir: Path) -> list[Path]:
-    return [data] if data.is_file() else find_photos(photo_folder(data), leave_out=output_dir)
+    if data.is_file():
+        frame_times(data)  # says so before anything is written where it is no video
+        return [data]
+    return find_photos(photo_folder(data), leave_out=output_dir)
 
 
 def _pictures(
@@ -174,42 +177,38 @@ def _pictures(
 ) -> Pictures:
     """Bring the pictures into the capture, or find them there from an earlier run."""
     is_video = data.is_file()
-    key = digest(file_facts(paths), (settings.max_frames, settings.fps) if is_video else None)
+    folder = data.parent if is_video else photo_folder(data)
+    key = digest(file_facts(folder, paths), (settings.max_frames, settings.fps) if is_video else None)
     known = workspace.result("pictures", key)
-    if known is not None and (is_video or len(paths) == len(known["photos"]) + len(known["unreadable"])):
+    if known is not None:
         pictures = pictures_from_json(known)
         if all((workspace.images / photo.name).is_file() for photo in pictures.photos):
             return pictures
     workspace.reopen()
     workspace.forget_pictures()
     pictures = (
-        _video_pictures(data, workspace, settings, report) if is_video else _photos(data, paths, workspace, report)
+        _video_pictures(data, workspace, settings, report) if is_video else _photos(folder, paths, workspace, report)
     )
     workspace.complete("pictures", key, pictures_to_json(pictures))
     return pictures
 
 
-def _photos(data: Path, paths: list[Path], workspace: Workspace, report: Report) -> Pictures:
-    folder = photo_folder(data)
+def _photos(folder: Path, paths: list[Path], workspace: Workspace, report: Report) -> Pictures:
     photos, unreadable = read_photos(folder, paths, lambda done: report("reading photos", done, len(paths)))
-    place_photos(folder, [photo.name for photo in photos], workspace.images)
+    for photo in photos:
+        link_or_copy(folder / photo.name, workspace.images / photo.name)
     return Pictures(tuple(photos), tuple(unreadable))
 
 
 def _video_pictures(video: Path, workspace: Workspace, settings: ProcessSettings, report: Report) -> Pictures:
     workspace.images.mkdir(parents=True)
-    try:
-        photos = extract_frames(
-            video,
-            workspace.images,
-            settings.max_frames,
-            settings.fps,
-            lambda done, total: report("reading the video", done, total),
-        )
-    except ValueError:
-        if not any(workspace.images.iterdir()):
-            shutil.rmtree(workspace.root)
-        raise
+    photos = extract_frames(
+        video,
+        workspace.images,
+        settings.max_frames,
+        settings.fps,
+        lambda done, total: report("reading the video", done, total),
+    )
     return Pictures(tuple(photos))
 
 

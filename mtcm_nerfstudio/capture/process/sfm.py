@@ -145,6 +145,14 @@ def number_of_pairs(images: int, matching: Matching) -> int:
     return sum(max(0, images - step) for step in steps)
 
 
+def sequential_pairings() -> tuple[pycolmap.SequentialPairingOptions, pycolmap.SequentialPairingOptions]:
+    """Return COLMAP's two ways through a sequence: near neighbours, and steps that double, which close loops."""
+    near, far = pycolmap.SequentialPairingOptions(), pycolmap.SequentialPairingOptions()
+    near.overlap = far.overlap = SEQUENTIAL_OVERLAP
+    near.quadratic_overlap, far.quadratic_overlap = False, True
+    return near, far
+
+
 def _import_images(job: Job) -> None:
     """List images and cameras in the database before features are: identifiers then follow the names' order.
 
@@ -184,9 +192,8 @@ def _match(job: Job) -> None:
         pairing.block_size = max(4, min(50, len(job.names) // 5))
         pycolmap.match_exhaustive(str(job.database), matching, pairing, verification)
     else:
-        ordered = pycolmap.SequentialPairingOptions()
-        ordered.overlap = SEQUENTIAL_OVERLAP
-        pycolmap.match_sequential(str(job.database), matching, ordered, verification)
+        for pairing in sequential_pairings():
+            pycolmap.match_sequential(str(job.database), matching, pairing, verification)
 
 
 def _map_images(job: Job, report: Report) -> Mapped | None:

@@ -102,9 +102,9 @@ def digest(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, default=str, sort_keys=True).encode()).hexdigest()
 
 
-def file_facts(paths: Sequence[Path]) -> list[tuple[str, int, int]]:
-    """Return name, size and time of files: they change when the files do."""
-    return [(path.as_posix(), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+def file_facts(folder: Path, paths: Sequence[Path]) -> list[tuple[str, int, int]]:
+    """Return name, size and time of files below a folder: they change when the files do."""
+    return [(p.relative_to(folder).as_posix(), p.stat().st_size, p.stat().st_mtime_ns) for p in paths]
 
 
 def pictures_to_json(pictures: Pictures) -> dict[str, Any]:
