@@ -16,18 +16,12 @@ from lightning_fabric import Fabric
 from safetensors.torch import load_file, save_file
 from torch.utils.tensorboard import SummaryWriter
 
-from mtcm_nerfstudio.consistency.losses import (
-    Losses,
-    LossWeights,
-    detection_loss,
-    next_pose_loss,
-    reason_loss,
-    reconstruction_loss,
-)
+from mtcm_nerfstudio.consistency.losses import Losses, LossWeights
 from mtcm_nerfstudio.consistency.training.capture import TrainingCapture
 from mtcm_nerfstudio.consistency.training.identities import IdentityMoments
+from mtcm_nerfstudio.consistency.training.objective import compute_losses, mean_losses
 from mtcm_nerfstudio.consistency.training.state import Progress, load_state, require_same, save_state
-from mtcm_nerfstudio.consistency.transformer_dataset import Batch, DatasetConfig, make_batch
+from mtcm_nerfstudio.consistency.transformer_dataset import DatasetConfig, make_batch
 from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer, ModelConfig, ModelOutput
 
 STATE_FILE = "state.safetensors"
@@ -157,32 +151,6 @@ def fresh_model(captures: Sequence[TrainingCapture], config: ModelConfig) -> Con
     return model
 
 
-def compute_losses(
-    model: ConsistencyTransformer, output: ModelOutput, batch: Batch, moments: IdentityMoments | None = None
-) -> Losses:
-    """Compare what the model said of a batch with what is true of it.
-
-    Args:
-        model: the transformer itself, for the space that tokens are reconstructed in.
-        output: what it said.
-        batch: what it was asked.
-        moments: statistics of the identities that are trained together.
-    """
-    target = model.targets(batch.wanted, batch.tokens, batch.present, batch.padding, batch.masked)
-    hidden = (batch.present & batch.masked & batch.padding[..., None])[..., model.standardisation.part_of_entry]
-    last = model.standardisation.limit_positions(batch.last_pose)
-    clean = batch.padding & ~batch.replaced.any(dim=-1) & ~batch.masked.any(dim=-1)
-    several = moments is not None and len(moments.identities) > 1
-    return Losses(
-        reconstruction=reconstruction_loss(output.reconstruction, target, hidden),
-        pose=next_pose_loss(output.next_pose, last, batch.last_pose_known),
-        consistency=detection_loss(output.inconsistency_logit, batch.inconsistent, batch.verdict_counts),
-        modality=detection_loss(output.modality_logits, batch.replaced, batch.judged),
-        reason=reason_loss(output.reason_logits, batch.reason),
-        identity=moments.loss(batch.identity, output.states, clean) if moments and several else target.new_zeros(()),
-    )
-
-
 @torch.no_grad()
 def validate(model: ConsistencyTransformer, captures: Sequence[TrainingCapture], config: TrainConfig) -> Losses:
     """Return the mean losses over batches that are the same in every epoch and never trained on."""
@@ -194,11 +162,6 @@ def validate(model: ConsistencyTransformer, captures: Sequence[TrainingCapture],
         output = model(batch.tokens, batch.present, batch.padding, batch.masked)
         losses.append(compute_losses(model, output, batch))
     return mean_losses(losses)
-
-
-def mean_losses(losses: Sequence[Losses]) -> Losses:
-    """Return the mean of each loss."""
-    return Losses(*(torch.stack(values).mean() for values in zip(*losses, strict=True)))
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:

@@ -6,7 +6,6 @@ Attention is over all frames, which is fine to about two thousand; longer captur
 (``verdicts.score``).
 """
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mtcm_nerfstudio.consistency.encoder import EncoderLayer, positional_encoding
 from mtcm_nerfstudio.consistency.neighbours import NeighbourComparison, between_neighbours
 from mtcm_nerfstudio.consistency.standardisation import Standardisation
 from mtcm_nerfstudio.tokens.tokens import PARTS, POSE, TOKEN_DIM
@@ -81,73 +81,6 @@ class ModelOutput(NamedTuple):
     """The last layer's token states, normalised."""
 
 
-class Attention(nn.Module):
-    """Multi-head self-attention over the frames of a capture."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        """Make the projections."""
-        super().__init__()
-        self.heads = config.heads
-        self.qkv = nn.Linear(config.d_model, 3 * config.d_model)
-        self.out = nn.Linear(config.d_model, config.d_model)
-
-    def forward(
-        self, x: Float[Tensor, "capture frame dim"], allowed: Bool[Tensor, "capture 1 1 frame"]
-    ) -> Float[Tensor, "capture frame dim"]:
-        """Attend with the fused kernel."""
-        q, k, v = self._split(x)
-        return self._merge(functional.scaled_dot_product_attention(q, k, v, attn_mask=allowed))
-
-    def explicit(
-        self, x: Float[Tensor, "capture frame dim"], allowed: Bool[Tensor, "capture 1 1 frame"]
-    ) -> tuple[Float[Tensor, "capture frame dim"], Float[Tensor, "capture head frame frame"]]:
-        """Attend step by step and return the weights as well, which the fused kernel does not."""
-        q, k, v = self._split(x)
-        scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
-        weights = scores.masked_fill(~allowed, -torch.inf).softmax(dim=-1)
-        return self._merge(weights @ v), weights
-
-    def _split(self, x: Float[Tensor, "capture frame dim"]) -> tuple[Tensor, Tensor, Tensor]:
-        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # capture frame 3 head head_dim
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each: capture head frame head_dim
-        return q, k, v
-
-    def _merge(self, heads: Float[Tensor, "capture head frame head_dim"]) -> Float[Tensor, "capture frame dim"]:
-        return self.out(heads.transpose(1, 2).flatten(2))
-
-
-class EncoderLayer(nn.Module):
-    """Pre-norm encoder layer: attention, then a feed-forward block, each added to what came in."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        """Make the layer's parts."""
-        super().__init__()
-        self.attention_norm = nn.LayerNorm(config.d_model)
-        self.attention = Attention(config)
-        self.feed_forward_norm = nn.LayerNorm(config.d_model)
-        self.feed_forward = nn.Sequential(
-            nn.Linear(config.d_model, config.feed_forward),
-            nn.GELU(),
-            nn.Linear(config.feed_forward, config.d_model),
-        )
-        self.dropout = nn.Dropout(config.dropout)
-
-    def forward(
-        self, x: Float[Tensor, "capture frame dim"], allowed: Bool[Tensor, "capture 1 1 frame"]
-    ) -> Float[Tensor, "capture frame dim"]:
-        """Run the layer."""
-        x = x + self.dropout(self.attention(self.attention_norm(x), allowed))
-        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
-
-    def explicit(
-        self, x: Float[Tensor, "capture frame dim"], allowed: Bool[Tensor, "capture 1 1 frame"]
-    ) -> tuple[Float[Tensor, "capture frame dim"], Float[Tensor, "capture head frame frame"]]:
-        """Run the layer without the fused kernel and return its attention weights as well."""
-        attended, weights = self.attention.explicit(self.attention_norm(x), allowed)
-        x = x + self.dropout(attended)
-        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x))), weights
-
-
 class ConsistencyTransformer(nn.Module):
     """The transformer with its heads. Every method takes the same four arguments.
 
@@ -168,7 +101,9 @@ class ConsistencyTransformer(nn.Module):
         self.embed = nn.Linear(TOKEN_DIM, width)
         self.known = nn.Linear(2 * len(PARTS), width, bias=False)
         self.comparison = NeighbourComparison(width, config.neighbours)
-        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.layers))
+        self.layers = nn.ModuleList(
+            EncoderLayer(width, config.heads, config.feed_forward, config.dropout) for _ in range(config.layers)
+        )
         self.norm = nn.LayerNorm(width)
         self.reconstruct = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, TOKEN_DIM))
         self.step_to_next_pose = nn.Linear(width, POSE.stop - POSE.start)
@@ -278,13 +213,6 @@ class ConsistencyTransformer(nn.Module):
         step = self.step_to_next_pose(states[rows, last_true(padding)])
         pose = self.standardisation.limit_positions(last_pose) + step
         return torch.cat([pose[:, :3], functional.normalize(pose[:, 3:], dim=-1)], dim=-1)
-
-
-def positional_encoding(frames: int, width: int, start: int = 0) -> Float[Tensor, "frame dim"]:
-    """Return the sinusoidal encoding of the ranks start … start + frames − 1 (Vaswani et al., 2017, section 3.5)."""
-    rank = torch.arange(start, start + frames, dtype=torch.float32)[:, None]
-    frequency = torch.exp(torch.arange(0, width, 2, dtype=torch.float32) * (-math.log(10000.0) / width))
-    return torch.cat([torch.sin(rank * frequency), torch.cos(rank * frequency)], dim=-1)
 
 
 def last_true(flags: Bool[Tensor, "capture frame"]) -> Tensor:

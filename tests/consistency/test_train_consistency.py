@@ -13,13 +13,13 @@ from mtcm_nerfstudio.consistency.losses import LossWeights
 from mtcm_nerfstudio.consistency.train_consistency import (
     EpochResult,
     TrainConfig,
-    compute_losses,
     fresh_model,
     learning_rate,
     train,
     validate,
 )
 from mtcm_nerfstudio.consistency.training.identities import IdentityMoments
+from mtcm_nerfstudio.consistency.training.objective import compute_losses
 from mtcm_nerfstudio.consistency.training.state import changed_flags
 from mtcm_nerfstudio.consistency.transformer_dataset import DatasetConfig, make_batch
 from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer

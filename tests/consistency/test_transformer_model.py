@@ -7,12 +7,12 @@ from consistency.synthetic import SMALL, random_inputs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mtcm_nerfstudio.consistency.encoder import positional_encoding
 from mtcm_nerfstudio.consistency.transformer_model import (
     ConsistencyTransformer,
     ModelConfig,
     ModelOutput,
     last_true,
-    positional_encoding,
 )
 from mtcm_nerfstudio.tokens.tokens import PART_OF_ENTRY, POSE
 
