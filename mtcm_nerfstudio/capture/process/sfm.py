@@ -50,6 +50,7 @@ class Job:
     """At most so many features an image."""
     seed: int
     threads: int
+    """Threads for features and matches; mapping has one, and is therefore the same every time."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -246,7 +247,7 @@ def _mapping(job: Job, patient: bool) -> pycolmap.IncrementalPipelineOptions:
     side and 30.
     """
     options = pycolmap.IncrementalPipelineOptions()
-    options.num_threads = job.threads
+    options.num_threads = 1  # with more, the same matches give one of several models
     options.random_seed = job.seed
     options.min_model_size = 3
     if patient:
