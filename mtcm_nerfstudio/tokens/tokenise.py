@@ -99,9 +99,12 @@ def _embed(
     batches = list(_batched(unknown, _BATCH))
     with ThreadPoolExecutor() as readers:
         for batch in _tracked(batches, "Embedding images", progress):
-            images = list(readers.map(lambda i: _read_or_error(frames[i]), batch))
-            decoded = {i: image for i, image in zip(batch, images, strict=True) if isinstance(image, Image.Image)}
-            yield from ((i, error) for i, error in zip(batch, images, strict=True) if i not in decoded)
+            decoded: dict[int, Image.Image] = {}
+            for i, image in zip(batch, readers.map(lambda i: _read_or_error(frames[i]), batch), strict=True):
+                if isinstance(image, UnreadableImageError):
+                    yield i, image
+                else:
+                    decoded[i] = image
             if decoded:
                 vectors = backend.embed(list(decoded.values()))
                 cache.put_many(kind, {digests[i]: vector for i, vector in zip(decoded, vectors, strict=True)})

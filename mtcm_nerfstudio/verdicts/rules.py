@@ -7,7 +7,7 @@ from jaxtyping import Bool
 
 from mtcm_nerfstudio.capture.poses import far_away
 from mtcm_nerfstudio.decisions import Reason
-from mtcm_nerfstudio.tokens.tokenise import TokenisedCapture
+from mtcm_nerfstudio.tokens.tokenise import ImageStatus, TokenisedCapture
 from mtcm_nerfstudio.tokens.tokens import RawFeatures
 
 
@@ -43,11 +43,9 @@ def rule_out(tokenised: TokenisedCapture) -> RuledOut:
     )
 
 
-def _reason(status: str, has_pose: bool, is_far: bool, any_pose: bool) -> Reason | None:
-    if status == "missing image":
-        return "missing image"
-    if status == "unreadable image":
-        return "unreadable image"
+def _reason(status: ImageStatus, has_pose: bool, is_far: bool, any_pose: bool) -> Reason | None:
+    if status != "ok":
+        return status
     if any_pose and not has_pose:
         return "invalid pose"
     return "pose" if is_far else None
