@@ -32,7 +32,7 @@ def rule_out(tokenised: TokenisedCapture) -> RuledOut:
     posed = raw.posed
     far = np.zeros(len(raw), dtype=bool)
     far[posed] = far_away(raw.c2w[posed, :3, 3])
-    reasons = tuple(
+    reasons: tuple[Reason | None, ...] = tuple(
         _reason(status, bool(has_pose), bool(is_far), bool(posed.any()))
         for status, has_pose, is_far in zip(tokenised.image_status, posed, far, strict=True)
     )
