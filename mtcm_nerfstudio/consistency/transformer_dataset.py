@@ -190,7 +190,8 @@ def _example(
     ordered: bool,
 ) -> Example:
     visible = tokens.present & ~masked
-    judged = visible[:, [_EMBEDDING, _POSE, _TIME]] & (spoiled.real.trusted | spoiled.replaced.any(axis=1))[:, None]
+    # What else is wrong with a frame that is not trusted is not known, so not even a fault put into it is a label.
+    judged = visible[:, [_EMBEDDING, _POSE, _TIME]] & spoiled.real.trusted[:, None]
     seen = (spoiled.replaced & judged)[:, :2].any(axis=1)
     last_known = ordered and bool(np.isfinite(last).all()) and bool(tokens.present[:, _POSE].any())
     last_pose = np.zeros(7)

@@ -193,10 +193,16 @@ def test_hidden_and_absent_parts_are_not_judged() -> None:
         assert not (batch.judged & ~visible[..., [PARTS.index(n) for n in ("embedding", "pose", "timestamp")]]).any()
 
 
-def test_frames_that_are_not_trusted_are_judged_only_with_a_fault() -> None:
-    doubtful = replace(CAPTURES[0], trusted=np.zeros(24, dtype=bool))
-    batch = make_batch([doubtful], PLAIN, 0, 1)
-    assert torch.equal(batch.verdict_counts, batch.verdict_counts & batch.replaced.any(-1))
+def test_frames_that_are_not_trusted_are_never_judged() -> None:
+    trusted = np.arange(24) % 3 != 0
+    raw = replace(CAPTURES[0].raw, focals=np.where(trusted, 0.8, 0.9))
+    doubtful = replace(CAPTURES[0], raw=raw, trusted=trusted)
+    for step in range(5):
+        batch = make_batch([doubtful], replace(PLAIN, masked_share=0.0), 0, step)
+        distrusted = (batch.tokens[..., 393] > 0.85) & batch.padding
+        assert (batch.replaced.any(-1) & distrusted).any() or not batch.replaced.any()
+        assert not batch.judged[distrusted].any() and (batch.reason[distrusted] == IGNORED).all()
+        assert batch.judged[batch.padding & ~distrusted].any()
 
 
 def test_shuffled_variants_have_no_time_and_no_next_pose() -> None:
