@@ -121,13 +121,22 @@ def _write(
 ) -> tuple[tuple[str, ...], int | None]:
     """Write transforms.json, what it refers to, and the COLMAP model; return notes and the number of points."""
     out.mkdir(parents=True)
-    source = capture.root / "transforms.json"
-    original = load_transforms(source) if capture.source == "transforms" and source.is_file() else None
+    original = _original_meta(capture)
     meta = _made_meta(frames, names, out) if original is None else _kept_meta(capture, original, frames, names, out)
     text = json.dumps(meta, indent=1, ensure_ascii=False)
     (out / "transforms.json").write_text(text + "\n", encoding="utf-8")
     world = world_from_meta(original or {})
     return _write_model(capture, frames, names, world, out / "sparse" / "0")
+
+
+def _original_meta(capture: Capture) -> dict[str, Any] | None:
+    """Return what ``transforms.json`` says, where the capture was read from it and not from a JSON of another name."""
+    path = capture.root / "transforms.json"
+    if capture.source != "transforms" or not path.is_file():
+        return None
+    meta = load_transforms(path)
+    listed = {entry.get("file_path") for entry in meta["frames"] if isinstance(entry, dict)}
+    return meta if all(frame.file_path in listed for frame in capture.frames) else None
 
 
 def _made_meta(frames: Sequence[Frame], names: Mapping[str, str], out: Path) -> dict[str, Any]:

@@ -264,6 +264,16 @@ def test_masks_of_some_frames_only_are_carried_but_not_listed(tmp_path: Path) ->
     assert (tmp_path / "out" / "masks" / "frame_1.png").is_file()
 
 
+def test_a_capture_from_a_json_of_another_name(tmp_path: Path) -> None:
+    root = write_transforms(tmp_path / "capture", orbit(COUNT))
+    (root / "transforms.json").rename(root / "transforms_mine.json")
+    write_transforms(root, orbit(2)[:1], images=False)
+    capture = read_capture(root / "transforms_mine.json")
+    export_capture(capture, decisions_for(capture), tmp_path / "out")
+    back = read_capture(tmp_path / "out")
+    np.testing.assert_allclose([frame.c2w for frame in back.frames], orbit(COUNT), atol=1e-12)
+
+
 def test_frames_without_image_or_pose_are_left_out(tmp_path: Path) -> None:
     root = write_transforms(tmp_path / "capture", orbit(COUNT))
     (root / "images" / "frame_2.jpg").unlink()
