@@ -102,22 +102,26 @@ run_quietly() {
     last=$SECONDS
     progress=$(grep -aoE '^((Collecting|Processing|Downloading|Installing|Building) .*|[0-9]+ \([0-9.]+%\))' "$log" | tail -n 1) || true
     progress=${progress:-still at it}
-    say "  … ${progress:0:80}"
+    say "  … ${progress%%:*}"
   done
   wait "$pid"
+}
+
+pip_install() { # what is used gets compiled when it is used, which saves a minute here
+  run_quietly "$1" "$MTCM_VENV/bin/python" -m pip install --disable-pip-version-check --prefer-binary --no-compile \
+    --progress-bar off "${@:2}" libusb-package
 }
 
 install_packages() {
   local what="$MTCM_REPOSITORY" log="$MTCM_VENV/setup.log" constraints="$MTCM_VENV/constraints.txt"
   if [ "$1" = dev ]; then what="$MTCM_REPOSITORY[dev]"; fi
   write_constraints >"$constraints"
-  say "installing packages (about three minutes the first time; details in $log)"
-  run_quietly "$log" "$MTCM_VENV/bin/python" -m pip install --disable-pip-version-check --prefer-binary \
-    --progress-bar off --constraint "$constraints" --editable "$what" libusb-package && return
+  say "installing packages (a few minutes the first time; details in $log)"
+  pip_install "$log" --constraint "$constraints" --editable "$what" && return
   if grep -qE 'No matching distribution|ResolutionImpossible|conflicting dependencies' "$log"; then
     say "the versions that were tried are not to be had for this Python: taking what pyproject.toml allows"
-    run_quietly "$log" "$MTCM_VENV/bin/python" -m pip install --disable-pip-version-check --prefer-binary \
-      --progress-bar off --editable "$what" libusb-package && return
+    mv "$log" "$MTCM_VENV/setup-as-tried.log"
+    pip_install "$log" --editable "$what" && return
   fi
   tail -n 15 "$log" >&2
   die "pip could not install the packages; the whole log is $log."

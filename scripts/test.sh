@@ -11,6 +11,7 @@ source "$here/setup.sh" dev
 cd "$MTCM_REPOSITORY"
 
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # the tests run side by side, one process a core
+export OMP_WAIT_POLICY=PASSIVE
 export TOKENIZERS_PARALLELISM=false
 workers=$(nproc)
 
