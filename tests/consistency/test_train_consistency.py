@@ -111,6 +111,7 @@ def test_early_stopping_returns_the_best_epoch(tmp_path: Path) -> None:
     assert all(torch.equal(states[int(np.argmin(losses))][n], t) for n, t in best.state_dict().items())
 
 
+@pytest.mark.slow
 def test_losses_fall(tmp_path: Path) -> None:
     config = replace(CONFIG, epochs=2, steps_per_epoch=40, learning_rate=3e-3)
     before = float(validate(fresh_model(CAPTURES, SMALL), CAPTURES, config).total(config.weights))
@@ -190,10 +191,11 @@ def test_impossible_settings_are_refused(change: dict, message: str) -> None:
         replace(CONFIG, **change)
 
 
-def test_captures_without_poses_masks_or_times_train(tmp_path: Path) -> None:
-    bare = capture("photos", 10)
+@pytest.mark.parametrize("frames", [4, 10])
+def test_captures_without_poses_masks_or_times_train(tmp_path: Path, frames: int) -> None:
+    bare = capture("photos", frames)
     raw = bare.raw
-    nothing = np.full(10, np.nan)
+    nothing = np.full(frames, np.nan)
     bare = bare.with_raw(replace(raw, c2w=raw.c2w * np.nan, timestamps=nothing, mask_areas=nothing, focals=nothing))
     results: list[EpochResult] = []
     train([bare], replace(CONFIG, epochs=2), tmp_path, on_epoch=lambda r, m: results.append(r))

@@ -148,6 +148,7 @@ def test_an_untrained_model_expects_a_pose_between_its_neighbours(model) -> None
     assert np.abs(reading.expected_pose - claimed)[1:-1].max() < 0.3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_poses", [True, False])
 def test_the_report_has_every_file_of_the_design(model, tmp_path: Path, with_poses: bool) -> None:
     raw = raw_features(12)

@@ -39,6 +39,8 @@ from mtcm_nerfstudio.tokens.tokenise import TokenisedCapture, tokens_of
 CHECKPOINT = "checkpoint"
 """Stem of the checkpoint in ``logs/``."""
 _CALIBRATION_BATCHES = 8
+_IN_DOUBT = 0.5
+"""Share of the threshold from which on a frame is no example of a good one."""
 _PACKAGES = ("mtcm_nerfstudio", "torch", "numpy", "safetensors", "lightning-fabric", "pillow", "scikit-learn", "tyro")
 
 
@@ -224,12 +226,12 @@ def versions() -> dict[str, str]:
 def _trusted(
     ready: TrainingCapture, tokenised: TokenisedCapture, model: ConsistencyTransformer | None, card: CheckpointCard
 ) -> TrainingCapture:
-    """Take no frame for faultless that the checkpoint at the start would drop."""
+    """Take no frame for faultless of which the checkpoint at the start is in doubt, let alone one it would drop."""
     if model is None:
         return ready
     present = torch.from_numpy(tokenised.tokens.present)[None]
     nothing = torch.zeros_like(present)
     output = model(torch.from_numpy(tokenised.tokens.tokens)[None], present, ~nothing[..., 0], nothing)
     logits = output.inconsistency_logit[0].double().numpy()
-    doubted = probabilities(logits, card.calibration_scale, card.calibration_offset) >= card.threshold
+    doubted = probabilities(logits, card.calibration_scale, card.calibration_offset) >= _IN_DOUBT * card.threshold
     return replace(ready, trusted=ready.trusted & ~doubted)
