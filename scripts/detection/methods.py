@@ -12,7 +12,7 @@ from sklearn.neighbors import LocalOutlierFactor
 from sklearn.preprocessing import StandardScaler
 
 from detection.trials import Trial
-from mtcm_nerfstudio.consistency.checkpoint import CheckpointCard, load_checkpoint
+from mtcm_nerfstudio.consistency.checkpoint import CheckpointCard, card_file, load_checkpoint
 from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer
 from mtcm_nerfstudio.tokens.tokens import POSE, assemble_tokens
 from mtcm_nerfstudio.verdicts.score import MODEL_REASONS, score_frames
@@ -55,7 +55,11 @@ class Checkpoints:
     """MTCM with one trained transformer, or with one per capture that never saw the capture."""
 
     def __init__(self, path: str | None) -> None:
-        """Take a checkpoint's path, in which ``{capture}`` stands for the capture's name; None is the shipped one."""
+        """Take a checkpoint's path; None is the shipped one.
+
+        ``{capture}`` in it stands for the capture's name. Captures for which no such file was made, because none had
+        to be left out for them, are judged by the shipped one.
+        """
         self._path = path
         self._loaded: dict[str | None, tuple[ConsistencyTransformer, CheckpointCard]] = {}
 
@@ -75,6 +79,8 @@ class Checkpoints:
 
     def _load(self, capture: str) -> tuple[ConsistencyTransformer, CheckpointCard]:
         path = None if self._path is None else self._path.replace("{capture}", capture)
+        if path != self._path and path is not None and not card_file(Path(path)).is_file():
+            path = None
         if path not in self._loaded:
             self._loaded[path] = load_checkpoint(None if path is None else Path(path))
         return self._loaded[path]
