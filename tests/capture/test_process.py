@@ -11,16 +11,15 @@ from PIL import ExifTags, Image
 from red_subject import RedIsTheSubject
 from textured_corner import FOCAL, HEIGHT, WIDTH, render, walk, write_photos
 
+from mtcm_nerfstudio.capture.process.apart import count_rows, reconstruct_apart
 from mtcm_nerfstudio.capture.process.photos import Photo, find_photos
 from mtcm_nerfstudio.capture.process.process import Processed, ProcessSettings, chosen_matching, process
 from mtcm_nerfstudio.capture.process.sfm import (
     Job,
     Mapped,
     camera_groups,
-    count_rows,
     number_of_pairs,
     reconstruct,
-    reconstruct_apart,
     sequential_pairings,
 )
 from mtcm_nerfstudio.capture.process.summary import summary

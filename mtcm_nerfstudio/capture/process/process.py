@@ -11,6 +11,7 @@ from typing import Any, Literal
 from mtcm_nerfstudio.capture.capture import natural_key
 from mtcm_nerfstudio.capture.colmap import read_colmap, read_model
 from mtcm_nerfstudio.capture.images import IMAGE_SUFFIXES
+from mtcm_nerfstudio.capture.process.apart import reconstruct_apart
 from mtcm_nerfstudio.capture.process.masks import DEFAULT_MODEL, MaskSession, open_session, write_masks
 from mtcm_nerfstudio.capture.process.photos import Photo, find_photos, photo_folder, read_photos
 from mtcm_nerfstudio.capture.process.sfm import (
@@ -19,7 +20,6 @@ from mtcm_nerfstudio.capture.process.sfm import (
     Mapped,
     Matching,
     camera_groups,
-    reconstruct_apart,
 )
 from mtcm_nerfstudio.capture.process.video import extract_frames, frame_times
 from mtcm_nerfstudio.capture.process.workspace import (

@@ -22,7 +22,7 @@ def summary(processed: Processed) -> list[str]:
         lines.append(f"Unreadable, left out: {_listed(processed.pictures.unreadable)}.")
     if processed.unregistered:
         lines.append(f"No pose for {len(processed.unregistered)} of {total}: {_listed(processed.unregistered)}.")
-    if len(mapped.model_sizes) > 1:
+    if processed.unregistered and len(mapped.model_sizes) > 1:
         sizes = ", ".join(str(size) for size in mapped.model_sizes)
         lines.append(f"They fell apart into {len(mapped.model_sizes)} models ({sizes} images); the largest is kept.")
     if mapped.patient:
