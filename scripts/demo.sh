@@ -73,7 +73,7 @@ print("  " + ", ".join(f"{name.upper()} {results[name]:.2f}" for name in ("psnr"
 PY
 
 say "rendering a flight through the held-out views"
-quietly ns-render interpolate --load-config "$run/config.yml" --pose-source eval --interpolation-steps 4 \
+quietly ns-render interpolate --load-config "$run/config.yml" --pose-source eval --interpolation-steps 4 --downscale-factor 2 \
   --frame-rate 8 --output-path "$out/render/flight.mp4"
 
 say "done. In $out:"

@@ -72,7 +72,7 @@ def with_table(readme: str, results: str) -> str:
 
 def draw(capture: Path, decisions: Decisions, truth: dict[str, str]) -> Figure:
     """Draw the scores of all frames above the frames with a known fault (``truth``: its kind by file path)."""
-    figure = new_figure(11.0, 4.6)
+    figure = new_figure(11.0, 4.8)
     rows = figure.add_gridspec(2, len(truth), height_ratios=[1.25, 1.0])
     draw_scores(figure.add_subplot(rows[0, :]), decisions)
     for column, (file_path, kind) in enumerate(truth.items()):
@@ -105,7 +105,7 @@ def show(axes: Axes, capture: Path, frame: FrameDecision, kind: str) -> None:
         f"{Path(frame.file_path).stem}\n{_IN_WORDS.get(kind, kind.replace('_', ' '))}", fontsize=8, color=INK
     )
     verdict = "kept" if frame.kept else f"dropped: {frame.reason}"
-    axes.set_xlabel(f"{verdict} ({frame.inconsistency:.2f})", fontsize=8, color=colour)
+    axes.set_xlabel(f"{verdict}\n{frame.inconsistency:.2f}", fontsize=8, color=colour)
 
 
 def entrypoint() -> None:
