@@ -253,7 +253,21 @@ def _frame_from(entry: Mapping[str, Any]) -> FrameDecision:
     fields = dict(entry)
     fields["modality"] = ModalityScores(**entry["modality"])
     fields["repaired_transform_matrix"] = _matrix_from(entry["repaired_transform_matrix"])
-    return FrameDecision(**fields)
+    return FrameDecision(**_as_edited(fields))
+
+
+def _as_edited(fields: dict[str, Any]) -> dict[str, Any]:
+    """Complete what a person who edits the file by hand need not: the reason that goes with ``kept``.
+
+    A frame that cannot be trained on stays dropped, whatever the file says.
+    """
+    if fields["reason"] in UNUSABLE:
+        return {**fields, "kept": False}
+    if fields["decided_by"] != "person":
+        return fields
+    if not fields["kept"]:
+        return {**fields, "reason": fields["reason"] or "manual"}
+    return fields if fields["repaired_transform_matrix"] else {**fields, "reason": None}
 
 
 def _suggestion_from(entry: Mapping[str, Any]) -> SuggestedView:

@@ -16,13 +16,12 @@ from mtcm_nerfstudio.decisions import Decisions, FrameDecision
 from mtcm_nerfstudio.tokens.cache import Cache
 from mtcm_nerfstudio.tokens.embedders.base import EmbedderName
 from mtcm_nerfstudio.tokens.tokenise import TokenisedCapture, tokens_of
-from mtcm_nerfstudio.tokens.tokens import RawFeatures, assemble_tokens
+from mtcm_nerfstudio.tokens.tokens import assemble_tokens
 from mtcm_nerfstudio.verdicts.rules import RuledOut, rule_out
 from mtcm_nerfstudio.verdicts.score import Scores, score_frames
 from mtcm_nerfstudio.verdicts.verdict import GuardRails, Verdict, judge
-from mtcm_nerfstudio.views.coverage import holes
 from mtcm_nerfstudio.views.labels import labels
-from mtcm_nerfstudio.views.summary import summary_lines
+from mtcm_nerfstudio.views.summary import summary_lines, warnings_of
 from mtcm_nerfstudio.views.write import EMBEDDINGS, write_decision_exports, write_embeddings
 
 
@@ -67,7 +66,7 @@ class FilterResult:
     reused: bool
     """Whether a file that was there already is current, so that nothing was computed."""
     warnings: tuple[str, ...]
-    """What a person should know about these decisions, one sentence each; empty where they were reused."""
+    """What a person should know about these decisions, one sentence each."""
 
 
 def current_decisions(
@@ -105,7 +104,7 @@ def current_decisions(
     if previous is not None and previous.is_current(digest, record) and (output_dir / EMBEDDINGS).is_file():
         if not dry_run:
             write_decision_exports(previous, output_dir)
-        return FilterResult(previous, capture, output_dir, reused=True, warnings=())
+        return FilterResult(previous, capture, output_dir, reused=True, warnings=warnings_of(previous, capture))
     filtered = filter_capture(capture, settings, cache, progress)
     decisions = filtered.decisions if previous is None else filtered.decisions.carrying_over(previous)
     if not dry_run:
@@ -114,7 +113,7 @@ def current_decisions(
         write_decision_exports(decisions, output_dir)
         # Last, so that a run that is cut short leaves no file that claims to be current.
         decisions_file.write(decisions, path)
-    return FilterResult(decisions, capture, output_dir, reused=False, warnings=filtered.warnings)
+    return FilterResult(decisions, capture, output_dir, reused=False, warnings=warnings_of(decisions, capture))
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +122,6 @@ class Filtered:
 
     decisions: Decisions
     states: Float[np.ndarray, "frame 256"]
-    warnings: tuple[str, ...]
 
 
 def filter_capture(capture: Capture, settings: FilterSettings, cache: Cache, progress: bool = True) -> Filtered:
@@ -147,7 +145,7 @@ def filter_capture(capture: Capture, settings: FilterSettings, cache: Cache, pro
         threshold=threshold,
         frames=_frame_decisions(tokenised, verdicts),
     )
-    return Filtered(decisions, scores.states, _warnings(capture, tokenised.raw, verdicts, settings.guard_rails))
+    return Filtered(decisions, scores.states)
 
 
 def embedder_for(settings: FilterSettings, card: CheckpointCard) -> EmbedderName:
@@ -225,34 +223,6 @@ def _frame_decisions(tokenised: TokenisedCapture, verdicts: tuple[Verdict, ...])
         )
         for name, verdict, label in zip(names, verdicts, labels(tokenised.raw.c2w), strict=True)
     )
-
-
-def _warnings(
-    capture: Capture, raw: RawFeatures, verdicts: tuple[Verdict, ...], guard_rails: GuardRails
-) -> tuple[str, ...]:
-    names = raw.file_paths
-    spared = [name for name, verdict in zip(names, verdicts, strict=True) if verdict.spared]
-    out = []
-    if spared:
-        out.append(
-            f"{len(spared)} more frames looked inconsistent and stay, since at least {guard_rails.min_frames} frames "
-            f"and {1 - guard_rails.max_drop_share:.0%} of them are to stay: {_named(spared)}. Look at the capture."
-        )
-    kept = np.array([verdict.kept for verdict in verdicts])
-    trusted = np.array([verdict.reason not in ("pose", "foreign", "invalid pose") for verdict in verdicts])
-    for hole in holes(raw.c2w, kept, trusted):
-        span = names[hole.first] if hole.first == hole.last else f"{names[hole.first]} to {names[hole.last]}"
-        out.append(
-            f"Without {span} a part of the subject is seen from far off only: the nearest kept frame looks "
-            f"{hole.angle_degrees:.0f}° away."
-        )
-    if not any(frame.has_usable_pose for frame in capture.frames):
-        out.append("No frame has a pose: frames were judged by image and time alone. Pose them with ns-mtcm-process.")
-    return tuple(out)
-
-
-def _named(names: list[str], most: int = 5) -> str:
-    return ", ".join(names[:most]) + (" …" if len(names) > most else "")
 
 
 def _content(path: Path | None, cache: Cache) -> str | None:

@@ -23,8 +23,8 @@ any_frame = st.builds(
     file_path=st.text(min_size=1),
     inconsistency=st.floats(0, 1).map(lambda x: round(x, 6)),
     kept=st.booleans(),
-    reason=st.sampled_from(["pose", "blur", "foreign", "missing image", "manual"]),
-    decided_by=st.sampled_from(["model", "rule", "person"]),
+    reason=st.sampled_from(["pose", "blur", "foreign", "redundant"]),
+    decided_by=st.sampled_from(["model", "rule"]),
     label=st.none() | st.text(),
     modality=st.builds(d.ModalityScores, image=st.none() | st.just(0.5), pose=st.just(0.125), time=st.none()),
     evidence=st.dictionaries(st.text(), st.floats(-9, 9).map(lambda x: round(x, 6))),
@@ -67,6 +67,21 @@ def test_a_persons_word_stands_through_a_rerun():
         (True, None, "model"),
     ]
     assert again.frames[0].inconsistency == 0.0
+
+
+@pytest.mark.parametrize(
+    ("edited", "kept", "reason"),
+    [
+        ({"kept": False, "reason": None}, False, "manual"),
+        ({"kept": True, "reason": "blur"}, True, None),
+        ({"kept": True, "reason": "missing image"}, False, "missing image"),
+    ],
+)
+def test_an_edit_by_hand_need_not_mind_the_reason(edited, kept, reason):
+    record = json.loads(d.to_json(decisions(frame("a"))))
+    record["frames"][0].update(edited, decided_by="person")
+    (found,) = d.from_json(json.dumps(record)).frames
+    assert (found.kept, found.reason, found.decided_by) == (kept, reason, "person")
 
 
 def test_nobody_keeps_a_frame_that_cannot_be_trained_on():

@@ -32,7 +32,15 @@ def find_model(root: Path) -> Path | None:
     models = [folder for folder in _model_folders(root) if _is_model(folder)]
     if len(models) <= 1:
         return models[0] if models else None
-    return max(models, key=lambda folder: pycolmap.Reconstruction(str(folder)).num_reg_images())
+    return max(models, key=_registered)
+
+
+def _registered(model_dir: Path) -> int:
+    """Return how many images a model has; one that cannot be read loses to any that can."""
+    try:
+        return read_model(model_dir).num_reg_images()
+    except ValueError:
+        return -1
 
 
 def read_colmap(root: Path, model_dir: Path | None = None) -> Capture:
@@ -68,8 +76,12 @@ def read_colmap(root: Path, model_dir: Path | None = None) -> Capture:
 def read_model(model_dir: Path) -> pycolmap.Reconstruction:
     """Read a COLMAP model, or raise ValueError with one line that names it."""
     try:
-        return pycolmap.Reconstruction(str(model_dir))
-    except (RuntimeError, ValueError, IndexError) as error:
+        reconstruction = pycolmap.Reconstruction(str(model_dir))
+        if not (model_dir / "images.bin").is_file():
+            for image_id, name in _names_in_text(model_dir / "images.txt"):
+                reconstruction.images[image_id].name = name
+        return reconstruction
+    except (RuntimeError, ValueError, IndexError, KeyError) as error:
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         raise ValueError(f"{model_dir}: cannot be read as a COLMAP model ({reason})") from error
 
@@ -89,6 +101,18 @@ def intrinsics_of(camera: pycolmap.Camera) -> Intrinsics:
         cy=float(camera.principal_point_y),
         distortion=tuple((key, float(value)) for key, value in named.items() if key[0] in "kp"),
     )
+
+
+def _names_in_text(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield id and name of every image in an ``images.txt``; pycolmap cuts names at their first space.
+
+    Every other line that is no comment is an image, nine numbers and its name, and the next one its points.
+    """
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    for line in lines[::2]:
+        fields = line.split(maxsplit=9)
+        if len(fields) == 10:
+            yield int(fields[0]), fields[9].strip()
 
 
 def _frame(root: Path, folder: PurePosixPath, image: pycolmap.Image, camera: pycolmap.Camera) -> Frame:

@@ -10,6 +10,7 @@ Whatever is missing is left out of the frames that lack it; nothing else changes
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +41,7 @@ class _Metadata:
     intrinsics: Mapping[str, Intrinsics]
     exif: Mapping[str, Any]
     embeddings: Mapping[str, tuple[Path, int | None]]
-    """File and row of each frame's embedding, by the image's stem."""
+    """File and row of each frame's embedding, by the image's name."""
 
 
 def list_identities(data: Path) -> list[str]:
@@ -110,10 +111,11 @@ def _read_metadata(data: Path, identity: str, files: list[str]) -> _Metadata:
 def _frame(data: Path, identity: str, name: str, metadata: _Metadata) -> Frame:
     image_path = data / "raw_images" / identity / name
     entry = metadata.poses.get(name)
-    exif_entry = metadata.exif.get(name, {})
+    exif_entry = metadata.exif.get(name)
+    exif_entry = exif_entry if isinstance(exif_entry, dict) else {}
     exif = read_exif(image_path)
     timestamp = _seconds(exif_entry.get("timestamp"))
-    embedding_path, row = metadata.embeddings.get(Path(name).stem, (None, None))
+    embedding_path, row = metadata.embeddings.get(name, (None, None))
     camera_id = str(entry.get("camera_id", "")) if isinstance(entry, dict) else ""
     return Frame(
         file_path=name,
@@ -156,14 +158,23 @@ def _camera(path: Path, key: str, entry: Any) -> Intrinsics:
 
 def _find_embeddings(folder: Path, names: list[str]) -> dict[str, tuple[Path, int | None]]:
     """Match ``.npy`` files to images by stem, or the rows of a single N × 384 array to all images in order."""
-    files = sorted(folder.glob("*.npy")) if folder.is_dir() else []
-    stems = {Path(name).stem for name in names}
-    if len(files) == 1 and files[0].stem not in stems:
+    files = sorted(folder.rglob("*.npy")) if folder.is_dir() else []
+    by_stem = {file.relative_to(folder).with_suffix("").as_posix(): file for file in files}
+    if len(files) == 1 and files[0].stem not in {Path(name).stem for name in names}:
         rows = np.load(files[0], mmap_mode="r", allow_pickle=False)
         if rows.ndim != 2 or len(rows) != len(names):
             raise ValueError(f"{files[0]}: has shape {rows.shape}, wanted {len(names)} × 384, one row an image")
-        return {Path(name).stem: (files[0], row) for row, name in enumerate(names)}
-    return {file.stem: (file, None) for file in files if file.stem in stems}
+        return {name: (files[0], row) for row, name in enumerate(names)}
+    alike = Counter(Path(name).stem for name in names)
+    found = {}
+    for name in names:
+        # A file at the top belongs to an image in a subfolder only where no other image has the same stem.
+        file = by_stem.get(Path(name).with_suffix("").as_posix())
+        if file is None and alike[Path(name).stem] == 1:
+            file = by_stem.get(Path(name).stem)
+        if file is not None:
+            found[name] = (file, None)
+    return found
 
 
 def _stated_backend(path: Path) -> str | None:

@@ -1,5 +1,6 @@
 """Reading image files: pixels, masks, and what EXIF says about when and how a photo was taken."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -43,9 +44,16 @@ def read_rgb(path: Path) -> Image.Image:
         raise FileNotFoundError(f"{path}: no such image")
     try:
         with Image.open(path) as image:
-            return image.convert("RGB")
+            return _eight_bit(image).convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UnreadableImageError(f"{path}: cannot be decoded ({error})") from error
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Scale 16-bit grey to 8 bits; Pillow's own conversion clips it to white."""
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray(np.clip(np.asarray(image, dtype=np.float64) / 257.0, 0, 255).round().astype(np.uint8))
 
 
 def image_size(path: Path) -> tuple[int, int] | None:
@@ -84,12 +92,21 @@ def mask_beside(root: Path, file_path: str) -> Path | None:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """List the image files below a folder, hidden ones (``._img.png``) left out, sorted by path."""
+    """List the photos below a folder, sorted by path.
+
+    Hidden files (``._img.png``) are no photos, nor is what lies in a folder that tools keep beside photos: masks,
+    depth maps, smaller copies, and MTCM's own.
+    """
     return sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.suffix.lower() in IMAGE_SUFFIXES and not _is_set_aside(path.relative_to(folder))
+    )
+
+
+def _is_set_aside(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts) or bool(
+        path.parts[:-1] and re.fullmatch(r"masks|depths?|mtcm|(images|masks|depths)_\d+", path.parts[0])
     )
 
 
@@ -97,6 +114,9 @@ def read_exif(path: Path) -> ExifFacts:
     """Read time and focal length from an image's EXIF block; a file without one, or broken, gives no facts."""
     try:
         with Image.open(path) as image:
+            # Asked for EXIF that is not in front of its pixels, a PNG is decoded whole to look behind them.
+            if image.format == "PNG" and "exif" not in image.info:
+                return ExifFacts()
             details = image.getexif().get_ifd(ExifTags.IFD.Exif)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return ExifFacts()

@@ -11,6 +11,8 @@ from jaxtyping import Bool, Float
 OPENGL_FROM_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
 """Turns the camera's axes from OpenCV to OpenGL (and back: it is its own inverse); right-multiplied to a c2w."""
 
+_NOT_ZERO = 1e-6
+"""Numbers of order 1 that are below this are rounding, and must not decide a sign or a direction."""
 _CONCENTRATED = 0.3
 """Directions agree when the length of their mean is above this (1: all the same, 0: no preference)."""
 
@@ -109,11 +111,14 @@ def with_continuous_signs(wxyz: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, "
     """Choose the sign of each quaternion so that the sequence does not jump between q and −q.
 
     Each frame follows the sum of the three before it, so that one frame with a wrong pose does not turn the sign
-    of all that come after it. The first has w ≥ 0.
+    of all that come after it. The first, and any that is at right angles to those before it, has its first number
+    that is not zero positive.
     """
     out = wxyz.copy()
-    for i in range(1, len(out)):
-        if out[max(0, i - 3) : i].sum(axis=0) @ out[i] < 0:
+    for i in range(len(out)):
+        agreement = out[max(0, i - 3) : i].sum(axis=0) @ out[i]
+        leading = out[i, np.argmax(np.abs(out[i]) > _NOT_ZERO)]
+        if (agreement if abs(agreement) > _NOT_ZERO else leading) < 0:
             out[i] *= -1
     return out
 
@@ -176,7 +181,9 @@ def capture_frame(c2w: Float[np.ndarray, "n 4 4"]) -> CaptureFrame:
     distances = np.linalg.norm(positions - origin, axis=1)
     unit = float(np.median(distances))
     if unit <= 1e-9 * float(np.abs(positions).max()):
-        unit = float(distances.max()) or 1.0
+        # Most cameras stand in one place. What is left of their distances is rounding, unless some stand elsewhere.
+        farthest = float(distances.max())
+        unit = farthest if farthest > 1e-9 * float(np.abs(positions).max()) else 1.0
     up_of_cameras, backward = rotation[:, :, 1], rotation[:, :, 2]
     up = _first_agreed(up_of_cameras, backward)
     start = positions[: max(1, len(positions) // 3)]
@@ -190,23 +197,27 @@ def capture_frame(c2w: Float[np.ndarray, "n 4 4"]) -> CaptureFrame:
 
 
 def far_away(positions: Float[np.ndarray, "n 3"], limit: float = 50.0) -> Bool[np.ndarray, " n"]:
-    """Tell which positions lie absurdly far out: beyond ``limit`` times the third quartile of the distances.
+    """Tell which positions lie absurdly far out: beyond ``limit`` times as far as 85% of the cameras.
 
-    No walk around anything looks like this; a pose that diverged in bundle adjustment does.
+    No walk around anything looks like this; a pose that diverged in bundle adjustment does. Where most cameras stand
+    in one place nothing can be said, since then any other place is far.
     """
     if len(positions) < 4:
         return np.zeros(len(positions), dtype=bool)
     distances = np.linalg.norm(positions - geometric_median(positions), axis=1)
-    return distances > limit * max(float(np.quantile(distances, 0.75, method="lower")), 1e-12)
+    usual = float(np.quantile(distances, 0.85, method="lower"))
+    return distances > limit * usual if usual > 1e-9 * float(np.abs(positions).max()) else distances < 0
 
 
 def _first_agreed(*candidates: Float[np.ndarray, "_ 3"]) -> Float[np.ndarray, "3"]:
     """Return the unit direction of the first set of directions that agree among themselves, else of the last one."""
     direction = np.array([0.0, 0.0, 1.0])
     for directions in candidates:
+        if np.linalg.norm(directions.mean(axis=0)) < _NOT_ZERO:
+            continue  # they cancel: their median could be any point
         median = geometric_median(directions)
         length = float(np.linalg.norm(median))
-        if length > 1e-9:
+        if length > _NOT_ZERO:
             direction = median / length
         if length > _CONCENTRATED:
             break

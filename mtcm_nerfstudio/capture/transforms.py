@@ -52,9 +52,13 @@ def _frame(root: Path, meta: Mapping[str, Any], entry: Any, number: int) -> Fram
         c2w=_matrix(entry.get("transform_matrix")),
         intrinsics=_intrinsics({**meta, **entry}, image_path),
         timestamp=_timestamp(entry, exif),
-        mask_path=root / entry["mask_path"] if entry.get("mask_path") else mask_beside(root, file_path),
+        mask_path=_mask(root, entry.get("mask_path")) or mask_beside(root, file_path),
         focal_over_diagonal=exif.focal_over_diagonal,
     )
+
+
+def _mask(root: Path, mask_path: Any) -> Path | None:
+    return root / mask_path if isinstance(mask_path, str) and mask_path else None
 
 
 def _matrix(rows: Any) -> Pose | None:

@@ -11,7 +11,7 @@ EXIT_CODE = 2
 SHOW_TRACEBACK = "MTCM_TRACEBACK"
 """Environment variable that, when set, lets the exception through with its traceback, for a bug report."""
 
-_MISTAKES = (ValueError, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
+_MISTAKES = (ValueError, OSError)
 
 
 @contextmanager

@@ -16,6 +16,8 @@ from mtcm_nerfstudio.tokens.tokens import EMBEDDING, FOCAL, MASK_AREA, PARTS, PO
 
 _LOWER_QUARTILE = 0.25
 """What is typical of a capture: one wrong frame spoils its neighbours' differences too, so a median is too high."""
+_TELLS_APART = 1e-3
+"""Distances that differ by less are equal (standardised units)."""
 _LARGEST_LOG = 6.0
 _SMALLEST = 1e-4
 _SCALARS = 10
@@ -204,8 +206,15 @@ def distances(
 def nearest(
     distance: Float[Tensor, "capture frame frame"], visible: Bool[Tensor, "capture frame"], count: int
 ) -> tuple[Int[Tensor, "capture frame k"], Bool[Tensor, "capture frame k"]]:
-    """Return the indices of the nearest other visible frames, and which of them exist."""
-    values, index = _between_visible(distance, visible).topk(min(count, distance.shape[-1]), largest=False)
+    """Return the indices of the nearest other visible frames, and which of them exist.
+
+    Of frames that are equally near, as on an exact ring, the one that is nearer in time comes first, then the earlier:
+    the last bits of a distance, which turn with the world, must not choose.
+    """
+    rank = torch.arange(distance.shape[-1], device=distance.device, dtype=torch.float64)
+    steps = (rank[:, None] - rank).abs() + 0.5 * (rank > rank[:, None])
+    ordered = (_between_visible(distance, visible).double() / _TELLS_APART).round() + steps / (2.0 * len(rank) + 1.0)
+    values, index = ordered.topk(min(count, distance.shape[-1]), largest=False)
     return index, torch.isfinite(values)
 
 

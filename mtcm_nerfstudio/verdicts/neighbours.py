@@ -70,12 +70,13 @@ def _over_nearest(
     nearness: Float[np.ndarray, "row frame"], value: Float[np.ndarray, "row frame"]
 ) -> tuple[Float[np.ndarray, " row"], Int[np.ndarray, " row"]]:
     """Return the mean of ``value`` over each row's nearest frames where it is known, and the frame of the largest."""
-    ranked = np.where(np.isnan(nearness) | np.isnan(value), np.inf, nearness)
+    # Rounded, so that of frames equally near the last bits, which turn with the world, do not choose.
+    ranked = np.where(np.isnan(nearness) | np.isnan(value), np.inf, np.round(nearness, 4))
     nearest = np.argsort(ranked, axis=1, kind="stable")[:, :_NEIGHBOURS]
     near = np.take_along_axis(ranked, nearest, axis=1)
     values = np.where(np.isfinite(near), np.take_along_axis(value, nearest, axis=1), np.nan)
     known = np.isfinite(values)
     mean = np.where(known, values, 0.0).sum(axis=1) / np.where(known.any(axis=1), known.sum(axis=1), np.nan)
-    largest = np.argmax(np.where(known, values, -np.inf), axis=1)
+    largest = np.argmax(np.where(known, np.round(values, 4), -np.inf), axis=1)
     name = nearest[np.arange(len(nearest)), largest]
     return mean, np.where(known.any(axis=1), name, -1)

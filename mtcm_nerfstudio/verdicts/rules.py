@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from mtcm_nerfstudio.capture.poses import far_away
-from mtcm_nerfstudio.decisions import Reason
+from mtcm_nerfstudio.decisions import UNUSABLE, Reason
 from mtcm_nerfstudio.tokens.tokenise import ImageStatus, TokenisedCapture
 from mtcm_nerfstudio.tokens.tokens import RawFeatures
 
@@ -18,7 +18,8 @@ class RuledOut:
     reasons: tuple[Reason | None, ...]
     """Why each frame is out; None for those that the transformer judges."""
     readable: Bool[np.ndarray, " frame"]
-    """Frames that the transformer reads: those with an image, also where the pose is invalid."""
+    """Frames that the transformer reads. One that has no pose where others have one says nothing about them, so that
+    an image which COLMAP could not place changes no score, whether or not the layout lists it."""
     raw: RawFeatures
     """All frames, with poses that are absurdly far out taken for absent, so that they say nothing about others."""
 
@@ -38,7 +39,7 @@ def rule_out(tokenised: TokenisedCapture) -> RuledOut:
     )
     return RuledOut(
         reasons=reasons,
-        readable=np.array([status == "ok" for status in tokenised.image_status]),
+        readable=np.array([reason not in UNUSABLE for reason in reasons]),
         raw=replace(raw, c2w=np.where(far[:, None, None], np.nan, raw.c2w)),
     )
 

@@ -9,6 +9,8 @@ from jaxtyping import Bool, Float
 from mtcm_nerfstudio.capture.poses import capture_frame, rotation_angle_degrees
 
 _TIMES_THE_SPACING = 4.0
+_SAMPLED = 200
+"""Frames whose spacing is measured; more of them would only cost time."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ def holes(
     if len(covering) < 2:
         return ()
     placed = capture_frame(c2w[covering]).to_capture(np.nan_to_num(c2w, posinf=0.0, neginf=0.0))
-    spacing = np.median([_nearest(placed, i, covering[covering != i])[0] for i in covering])
+    some = covering[np.linspace(0, len(covering) - 1, min(len(covering), _SAMPLED)).astype(int)]
+    spacing = np.median([_nearest(placed, i, covering[covering != i])[0] for i in some])
     far = {}
     for i in np.flatnonzero(posed & trusted & ~kept):
         distance, angle = _nearest(placed, i, covering)

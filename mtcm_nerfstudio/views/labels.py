@@ -26,6 +26,7 @@ turns cannot be told from a walk along a wall, and is labelled like one. Turning
 no label.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -194,9 +195,14 @@ def _in_words(angles: ViewAngles, i: int) -> str:
 def _place_word(azimuth: float) -> str:
     side = "right" if azimuth > 0 else "left"
     words = ("front", f"three-quarter {side}", f"{side} side", f"three-quarter back {side}", "back")
-    return words[int((abs(azimuth) + 22.5) // 45.0)]
+    return words[_step(azimuth, 22.5, 45.0)]
 
 
 def _heading_word(azimuth: float) -> str:
     side = "right" if azimuth > 0 else "left"
-    return ("looking ahead", f"looking {side}", "looking back")[int((abs(azimuth) + 45.0) // 90.0)]
+    return ("looking ahead", f"looking {side}", "looking back")[_step(azimuth, 45.0, 90.0)]
+
+
+def _step(azimuth: float, first: float, width: float) -> int:
+    """Count the limits first, first + width … beyond |azimuth|; rounded, since exact turntables stand on them."""
+    return max(0, math.ceil((round(abs(azimuth), 4) - first) / width))

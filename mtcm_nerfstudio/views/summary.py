@@ -3,7 +3,13 @@
 from collections import Counter
 from collections.abc import Sequence
 
+import numpy as np
+
+from mtcm_nerfstudio.capture.capture import Capture
 from mtcm_nerfstudio.decisions import Decisions, FrameDecision
+from mtcm_nerfstudio.views.coverage import holes
+
+_POSE_NOT_BELIEVED = ("pose", "foreign", "invalid pose")
 
 
 def summary_lines(name: str, decisions: Decisions, notes: Sequence[str] = (), reused: bool = False) -> list[str]:
@@ -31,3 +37,38 @@ def _dropped_line(frame: FrameDecision) -> str:
     grounds = f"inconsistency {frame.inconsistency:.2f}" if frame.decided_by == "model" else f"by {frame.decided_by}"
     at_odds = f", most at odds with {frame.most_at_odds_with}" if frame.most_at_odds_with else ""
     return f"  dropped {frame.file_path}: {frame.reason} ({grounds}{at_odds})"
+
+
+def warnings_of(decisions: Decisions, capture: Capture) -> tuple[str, ...]:
+    """Say what a person should look at: frames that a guard-rail held back, holes in the coverage, no poses at all.
+
+    Args:
+        decisions: current ones of the capture, whose frames they list in the same order.
+        capture: the capture.
+    """
+    names = [frame.file_path for frame in decisions.frames]
+    out = []
+    spared = [f.file_path for f in decisions.kept if f.decided_by == "model" and f.inconsistency >= decisions.threshold]
+    if spared:
+        share = 1.0 - float(decisions.settings.get("max_drop_share", 0.0))
+        out.append(
+            f"{len(spared)} more frames look inconsistent and stay, since the model must leave at least "
+            f"{decisions.settings.get('min_frames', 0)} frames and {share:.0%} of them: {_named(spared)}. "
+            "Look at the capture."
+        )
+    poses = [np.full((4, 4), np.nan) if frame.c2w is None else frame.c2w for frame in capture.frames]
+    kept = np.array([frame.kept for frame in decisions.frames])
+    believed = np.array([frame.reason not in _POSE_NOT_BELIEVED for frame in decisions.frames])
+    for hole in holes(np.stack(poses).astype(np.float64), kept, believed):
+        span = names[hole.first] if hole.first == hole.last else f"{names[hole.first]} to {names[hole.last]}"
+        out.append(
+            f"Without {span} a part of the subject is seen from far off only: the nearest kept frame looks "
+            f"{hole.angle_degrees:.0f}° away."
+        )
+    if not any(frame.has_usable_pose for frame in capture.frames):
+        out.append("No frame has a pose: frames were judged by image and time alone. Pose them with ns-mtcm-process.")
+    return tuple(out)
+
+
+def _named(names: Sequence[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (" …" if len(names) > most else "")

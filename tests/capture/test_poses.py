@@ -117,6 +117,20 @@ def test_cameras_in_one_place_have_a_unit():
     assert poses.capture_frame(c2w[:0]).unit == 1.0
 
 
+def test_a_place_that_most_cameras_share_is_no_reason_to_drop_the_others():
+    positions = np.concatenate([np.random.default_rng(0).normal(size=(32, 3)) * 0.003, orbit(8)[:, :3, 3]])
+    assert not poses.far_away(positions).any()
+    positions[:32] = 0.0
+    assert not poses.far_away(positions).any()
+
+
+def test_a_panorama_far_from_the_origin_has_no_places():
+    c2w = orbit(12)
+    c2w[:, :3, 3] = [1.3, 2.7, 0.51]
+    placed = poses.capture_frame(c2w).to_capture(c2w)
+    assert np.abs(placed[:, :3, 3]).max() < 1e-9
+
+
 def test_quaternion_signs_do_not_jump_and_survive_an_outlier():
     turn = Rotation.from_rotvec(np.outer(np.linspace(0, 3 * np.pi, 40), [0, 0, 1.0])).as_matrix()
     smooth = poses.with_continuous_signs(poses.wxyz_from_matrix(turn))

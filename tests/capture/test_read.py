@@ -23,6 +23,7 @@ from tiny_capture import (
 
 from mtcm_nerfstudio.capture.capture import Capture, Frame, in_temporal_order, natural_key
 from mtcm_nerfstudio.capture.colmap import find_model
+from mtcm_nerfstudio.capture.images import read_rgb
 from mtcm_nerfstudio.capture.read import read_capture
 
 COUNT = 12
@@ -214,6 +215,55 @@ def test_an_image_without_a_pose_is_still_a_frame(tmp_path):
     data = write_identity(tmp_path, "A", orbit(3))
     picture(5).save(data / "raw_images" / "A" / "frame_4.jpg")
     assert [frame.c2w is None for frame in read_capture(data).frames] == [False, False, False, True]
+
+
+def test_embeddings_of_images_in_subfolders_are_told_apart(tmp_path):
+    data = write_identity(tmp_path, "A", orbit(2))
+    for folder in ("x", "y"):
+        (data / "raw_images" / "A" / folder).mkdir()
+        picture(1).save(data / "raw_images" / "A" / folder / "same.jpg")
+        (data / "embeddings" / "A" / folder).mkdir(parents=True)
+        np.save(data / "embeddings" / "A" / folder / "same.npy", np.ones(384, np.float32))
+    np.save(data / "embeddings" / "A" / "frame_1.npy", np.ones(384, np.float32))
+    found = {frame.file_path: frame.embedding_path for frame in read_capture(data).frames}
+    assert found["x/same.jpg"] != found["y/same.jpg"] and found["frame_1.jpg"].name == "frame_1.npy"
+    assert found["frame_2.jpg"] is None
+
+
+def test_entries_of_the_wrong_kind_are_as_good_as_absent(tmp_path):
+    data = write_identity(tmp_path / "d", "A", orbit(2))
+    (data / "metadata" / "A" / "exif.json").write_text('{"frame_1.jpg": null, "frame_2.jpg": 7}')
+    assert all(frame.timestamp is None for frame in read_capture(data).frames)
+    root = write_transforms(tmp_path / "t", orbit(2))
+    edit_transforms(root, lambda meta: meta["frames"][0].update(mask_path=3))
+    assert read_capture(root).frames[0].mask_path is None
+
+
+def test_names_with_spaces_survive_a_text_model(tmp_path):
+    root = write_colmap(tmp_path, orbit(3), text=True)
+    path = root / "sparse/0/images.txt"
+    path.write_text(path.read_text().replace("frame_", "my frame "))
+    assert [frame.file_path for frame in read_capture(root).frames] == [f"images/my frame {i}.jpg" for i in (1, 2, 3)]
+
+
+def test_a_damaged_second_model_does_not_matter(tmp_path):
+    root = write_colmap(tmp_path, orbit(3), model="sparse/0")
+    write_colmap(tmp_path, orbit(5), model="sparse/1")
+    (root / "sparse/1/images.bin").write_bytes(b"")
+    assert len(read_capture(root)) == 3
+
+
+def test_masks_beside_bare_photos_are_no_photos(tmp_path):
+    write_images(tmp_path, 3)
+    write_images(tmp_path / "masks", 3)
+    assert len(read_capture(tmp_path)) == 3
+
+
+def test_sixteen_bit_grey_is_not_clipped_to_white(tmp_path):
+    ramp = np.linspace(0, 65535, 64 * 48).reshape(48, 64).astype(np.uint16)
+    Image.fromarray(ramp).save(tmp_path / "a.png")
+    found = np.asarray(read_rgb(tmp_path / "a.png"))
+    assert found.min() == 0 and found.max() == 255 and abs(float(found.mean()) - 127.5) < 1
 
 
 def test_several_identities_must_be_named(tmp_path):

@@ -51,7 +51,7 @@ def test_rules_name_what_cannot_be_trained_on():
     ruled = rule_out(tokenised(replace(raw, c2w=c2w), {0: "missing image", 1: "unreadable image"}))
     assert ruled.reasons[:5] == ("missing image", "unreadable image", "invalid pose", "pose", None)
     assert not ruled.raw.posed[3]
-    assert ruled.readable.tolist() == [False, False] + [True] * 18
+    assert ruled.readable.tolist() == [False, False, False] + [True] * 17
 
 
 def test_photos_without_any_pose_are_not_ruled_out():
