@@ -158,9 +158,11 @@ def test_a_dry_run_writes_nothing(capture, tmp_path, monkeypatch):
 def test_the_threshold_and_the_guard_rails_are_obeyed(capture):
     everything = run(capture, FilterSettings(threshold=0.0, min_frames=0, max_drop_share=1.0), dry_run=True)
     assert not everything.decisions.kept
-    half = run(capture, FilterSettings(threshold=0.0, max_drop_share=0.25), dry_run=True)
-    assert len(half.decisions.dropped) == COUNT // 4
-    assert "12 more frames looked inconsistent and stay" in "\n".join(summary(half))
+    for reused in (False, True):
+        held = run(capture, FilterSettings(threshold=0.0, max_drop_share=0.25))
+        assert len(held.decisions.dropped) == COUNT // 4
+        assert held.reused == reused
+        assert "12 more frames look inconsistent and stay" in "\n".join(summary(held))
     assert not run(capture, FilterSettings(threshold=1.0), dry_run=True).decisions.dropped
 
 

@@ -129,9 +129,10 @@ def train(
         while not finished(run.progress, config):
             result = run.epoch(on_step)
             _log(writer, result, config)
-            run.save()
             if on_epoch:
                 on_epoch(result, run.model.eval())
+            # Last, so that an epoch whose pictures were cut short is run again, to the same result.
+            run.save()
     return run.best_model()
 
 
