@@ -14,7 +14,7 @@ from pathlib import Path
 
 import tyro
 
-from mtcm_nerfstudio.capture.export import export_capture
+from mtcm_nerfstudio.capture.writing.export import export_capture
 from mtcm_nerfstudio.cli.errors import clear_errors
 from mtcm_nerfstudio.filtering import FilterSettings, current_decisions, summary
 

@@ -14,7 +14,7 @@ from mtcm_nerfstudio.capture.faults.image import apply_image_fault, foreign_imag
 from mtcm_nerfstudio.capture.faults.plan import IMAGE_FAULTS, Fault, faulted_poses
 from mtcm_nerfstudio.capture.images import read_rgb
 from mtcm_nerfstudio.capture.transforms import read_transforms
-from mtcm_nerfstudio.capture.write import camera_entry, link_or_copy
+from mtcm_nerfstudio.capture.writing.files import camera_entry, link_or_copy
 
 TRUTH_FILE = "faults.json"
 _SCHEMA_VERSION = 1

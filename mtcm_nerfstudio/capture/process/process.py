@@ -31,7 +31,7 @@ from mtcm_nerfstudio.capture.process.workspace import (
     pictures_from_json,
     pictures_to_json,
 )
-from mtcm_nerfstudio.capture.write import link_or_copy, transforms_meta
+from mtcm_nerfstudio.capture.writing.files import link_or_copy, transforms_meta
 from mtcm_nerfstudio.decisions import write_text_atomically
 
 EXHAUSTIVE_UP_TO = 120

@@ -14,7 +14,7 @@ from mtcm_nerfstudio.capture.poses import (
     nearest_rotation,
     rotation_angle_degrees,
 )
-from mtcm_nerfstudio.capture.write import ModelImage, ModelPoint, colmap_camera, rigid_from_c2w
+from mtcm_nerfstudio.capture.writing.files import ModelImage, ModelPoint, colmap_camera, rigid_from_c2w
 
 MAX_REPROJECTION_ERROR_PX = 4.0
 """An observation of an image that was moved stays with its point up to here (COLMAP's own limit)."""

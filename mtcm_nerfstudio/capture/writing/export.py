@@ -13,7 +13,9 @@ import pycolmap
 
 from mtcm_nerfstudio.capture.capture import Capture, Frame
 from mtcm_nerfstudio.capture.colmap import IMAGE_FOLDERS, find_model, read_model
-from mtcm_nerfstudio.capture.tracks import (
+from mtcm_nerfstudio.capture.transforms import load_transforms
+from mtcm_nerfstudio.capture.writing.files import link_or_copy, transforms_meta, write_colmap_model
+from mtcm_nerfstudio.capture.writing.tracks import (
     Placed,
     World,
     fit_world,
@@ -22,8 +24,6 @@ from mtcm_nerfstudio.capture.tracks import (
     thinned,
     world_from_meta,
 )
-from mtcm_nerfstudio.capture.transforms import load_transforms
-from mtcm_nerfstudio.capture.write import link_or_copy, transforms_meta, write_colmap_model
 from mtcm_nerfstudio.decisions import Decisions
 
 _FILE_KEYS = {"mask_path": "masks", "depth_file_path": "depths"}
