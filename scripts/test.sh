@@ -10,10 +10,10 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 source "$here/setup.sh" dev
 cd "$MTCM_REPOSITORY"
 
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # the tests run side by side, one process a core
+workers=$(env -u OMP_NUM_THREADS nproc)
+export OMP_NUM_THREADS=1 # the tests run side by side, one process a core
 export OMP_WAIT_POLICY=PASSIVE
 export TOKENIZERS_PARALLELISM=false
-workers=$(nproc)
 
 if [ $# -gt 0 ]; then
   exec python -m pytest -n "$workers" --dist loadfile "$@"
