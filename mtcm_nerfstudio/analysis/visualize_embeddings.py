@@ -105,7 +105,9 @@ def umap_layout(rows: Float[np.ndarray, "n d"], seed: int = 0) -> Float[np.ndarr
     start = principal_components(rows)
     start = (10 * start / np.abs(start).max()).astype(np.float32)
     model = UMAP(n_neighbors=min(15, len(rows) - 1), init=start, random_state=seed, n_jobs=1)
-    return np.asarray(model.fit_transform(rows), dtype=np.float64)
+    with warnings.catch_warnings():  # numba mentions an old TBB and takes another way to run threads
+        warnings.filterwarnings("ignore", message="The TBB threading layer")
+        return np.asarray(model.fit_transform(rows), dtype=np.float64)
 
 
 def principal_components(rows: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n 2"]:
