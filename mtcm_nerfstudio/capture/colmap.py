@@ -21,6 +21,8 @@ _NERFSTUDIO_MODEL = {
     **dict.fromkeys(_FISHEYE, "OPENCV_FISHEYE"),
 }
 """COLMAP's small models are special cases of these, which nerfstudio reads."""
+_RECORDS = {"points3D.bin": (51, 43, 8, 8), "frames.bin": (68, 64, 4, 16)}
+"""Binary files whose records end in a list: bytes before the list, place and bytes of its length, bytes of an entry."""
 
 
 def find_model(root: Path) -> Path | None:
@@ -75,6 +77,7 @@ def read_colmap(root: Path, model_dir: Path | None = None) -> Capture:
 
 def read_model(model_dir: Path) -> pycolmap.Reconstruction:
     """Read a COLMAP model, or raise ValueError with one line that names it."""
+    _refuse_cut_files(model_dir)
     try:
         reconstruction = pycolmap.Reconstruction(str(model_dir))
         if not (model_dir / "images.bin").is_file():
@@ -84,6 +87,22 @@ def read_model(model_dir: Path) -> pycolmap.Reconstruction:
     except (RuntimeError, ValueError, IndexError, KeyError) as error:
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         raise ValueError(f"{model_dir}: cannot be read as a COLMAP model ({reason})") from error
+
+
+def _refuse_cut_files(model_dir: Path) -> None:
+    """Raise ValueError where a file ends before all that it says it holds: pycolmap would read on for ever."""
+    for name, (head, place, size, element) in _RECORDS.items():
+        path = model_dir / name
+        if not path.is_file():
+            continue
+        content = path.read_bytes()
+        count, end = int.from_bytes(content[:8], "little"), 8
+        for _ in range(count):
+            end += head + element * int.from_bytes(content[end + place : end + place + size], "little")
+            if end > len(content):
+                break
+        if end > len(content):
+            raise ValueError(f"{path}: is cut short, it holds less than the {count} records it names. Copy it again.")
 
 
 def intrinsics_of(camera: pycolmap.Camera) -> Intrinsics:

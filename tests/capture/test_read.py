@@ -22,7 +22,7 @@ from tiny_capture import (
 )
 
 from mtcm_nerfstudio.capture.capture import Capture, Frame, in_temporal_order, natural_key
-from mtcm_nerfstudio.capture.colmap import find_model
+from mtcm_nerfstudio.capture.colmap import find_model, read_model
 from mtcm_nerfstudio.capture.images import read_rgb
 from mtcm_nerfstudio.capture.read import read_capture
 
@@ -314,6 +314,23 @@ def test_a_damaged_colmap_model_is_named(tmp_path):
     (root / "sparse/0/images.bin").write_bytes(b"\x05")
     with pytest.raises(ValueError, match=r"sparse/0: cannot be read as a COLMAP model|no image has a pose"):
         read_capture(root)
+
+
+@pytest.mark.parametrize("name", ["points3D.bin", "frames.bin"])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
+def test_a_colmap_file_that_was_cut_short_is_named(tmp_path, name, share):
+    """pycolmap itself would not come back from these."""
+    model = tmp_path / "sparse" / "0"
+    model.mkdir(parents=True)
+    sample = Path(__file__).resolve().parents[2] / "data" / "sample" / "sparse" / "0"
+    for file in sample.iterdir():
+        (model / file.name).write_bytes(file.read_bytes())
+    if not (model / name).is_file():
+        pytest.skip(f"the sample's model has no {name}")
+    content = (model / name).read_bytes()
+    (model / name).write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ValueError, match=f"{name}: is cut short"):
+        read_model(model)
 
 
 @pytest.mark.real
