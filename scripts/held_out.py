@@ -8,9 +8,11 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
-from mtcm_nerfstudio.capture.faults import FAULT_KINDS, FaultKind
+from mtcm_nerfstudio.capture.faults import FAULT_KINDS, POSE_FAULTS, FaultKind
+from mtcm_nerfstudio.consistency.evidence import evidence_input
 from mtcm_nerfstudio.consistency.training.capture import TrainingCapture
-from mtcm_nerfstudio.consistency.training.faults import FaultConfig, possible_kinds, spoil
+from mtcm_nerfstudio.consistency.training.faults import FaultConfig, Spoiled, possible_kinds, spoil
+from mtcm_nerfstudio.consistency.transformer_dataset import evidence_of
 from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer
 from mtcm_nerfstudio.tokens.tokens import assemble_tokens
 
@@ -44,14 +46,23 @@ def measure(
     rng = np.random.default_rng(seed)
     parts = []
     for capture in captures:
-        parts.append(_score(model, capture, CLEAN, capture.trusted, np.zeros(len(capture.raw), dtype=bool)))
-        for kind in possible_kinds(capture, bool(others), FAULT_KINDS):
+        clean = capture.in_world(0)
+        parts.append(_score(model, clean, CLEAN, capture.trusted, np.zeros(len(capture.raw), dtype=bool)))
+        for kind in possible_kinds(clean, bool(others), POSE_FAULTS):
             for _ in range(draws):
-                config = FaultConfig(clean_share=0.0, largest_share=SHARE, kinds=(kind,), moved_in_time=0.0)
-                spoiled = spoil(capture, others, config, rng)
-                faulty = spoiled.replaced.any(axis=1)
-                parts.append(_score(model, spoiled.capture, kind, capture.trusted | faulty, faulty))
+                config = FaultConfig(largest_share=SHARE, kinds=(kind,), moved_in_time=0.0)
+                parts.append(_spoiled(model, spoil(clean, others, config, rng), kind))
+        for number, world in enumerate(capture.worlds):
+            kinds: set[FaultKind] = {fault.kind for fault in world.faults}
+            for kind in kinds if len(kinds) == 1 else ():
+                config = FaultConfig(kinds=(kind,), pose_share=0.0, moved_in_time=0.0)
+                parts.append(_spoiled(model, spoil(capture.in_world(number), others, config, rng), kind))
     return joined(parts)
+
+
+def _spoiled(model: ConsistencyTransformer, spoiled: Spoiled, kind: FaultKind) -> Measured:
+    faulty = spoiled.replaced.any(axis=1)
+    return _score(model, spoiled.capture, kind, spoiled.real.trusted | faulty, faulty)
 
 
 def joined(parts: Sequence[Measured]) -> Measured:
@@ -117,7 +128,8 @@ def _score(
     tokens = assemble_tokens(capture.raw)
     present = torch.from_numpy(tokens.present)[None]
     nothing = torch.zeros_like(present)
-    output = model(torch.from_numpy(tokens.tokens)[None], present, ~nothing[..., 0], nothing)
+    evidence = evidence_input([evidence_of(capture, tokens)])
+    output = model(torch.from_numpy(tokens.tokens)[None], present, ~nothing[..., 0], nothing, evidence)
     logit = output.inconsistency_logit[0].double().numpy()[counts]
     names = np.full(len(logit), capture.name)
     return Measured(names, np.full(len(logit), kind), logit, faulty[counts])

@@ -45,6 +45,10 @@ LICENCES = {
     "banana": "MIT",
 }
 """Real captures that may train the shipped checkpoint."""
+GROUPS = (("stitch", "boruszyn_kap"), ("skull", "maryrose_tankard", "banana"))
+"""Real captures that are left out together, and lend foreign frames to each other only."""
+REAL_WORLDS, RENDERED_WORLDS = 14, 5
+"""Worlds with spoiled images that are made of each capture."""
 RENDERED_LICENCE = "rendered by scripts/rendered_scenes.py"
 FIGURES = "measured.npz"
 ABOUT = (
@@ -63,10 +67,14 @@ class Pretrain:
     """Folder of the runs; rendered captures go below it too."""
     real: Path = Path("../shared/captures")
     """Folder with the real captures."""
-    rendered: int = 28
-    """Number of rendered captures."""
+    rendered: int = 12
+    """Number of rendered captures of 320 × 240 pixels."""
+    larger: int = 20
+    """Number of rendered captures of 640 × 480 pixels."""
     leave_out: tuple[str, ...] = ()
     """Captures to measure on instead of training on them; with them goes every third rendered capture."""
+    prepare_only: bool = False
+    """Render, embed, spoil and match everything, and train nothing."""
     ship: bool = False
     """Write the result into the package."""
     train: TrainConfig = field(
@@ -86,6 +94,8 @@ def main(settings: Pretrain) -> None:
     torch.set_num_threads(1)  # the batches are small, and threads that wait for each other cost more than they give
     cache = Cache()
     captures = [*real_captures(settings.real, cache), *rendered_captures(settings, cache)]
+    if settings.prepare_only:
+        return
     held_out = [capture for i, capture in enumerate(captures) if _is_left_out(capture, i, settings)]
     kept = [capture for capture in captures if capture not in held_out]
     print(f"training on {len(kept)} captures, {sum(len(c.raw) for c in kept)} frames", flush=True)
@@ -101,25 +111,39 @@ def main(settings: Pretrain) -> None:
 
 
 def real_captures(folder: Path, cache: Cache) -> list[TrainingCapture]:
-    """Read the real captures that are there."""
-    found = []
-    for name, licence in LICENCES.items():
-        if not (folder / name).is_dir():
+    """Read the real captures that are there; those of one group lend each other foreign frames."""
+    captures = {}
+    for name in LICENCES:
+        if (folder / name).is_dir():
+            captures[name] = read_capture(folder / name)
+        else:
             print(f"{folder / name}: not there, left out")
-            continue
-        found.append(prepared(read_capture(folder / name), licence, cache))
+    found = []
+    for name, capture in captures.items():
+        donors = [captures[other] for group in GROUPS if name in group for other in group if other in captures]
+        donors = [donor for donor in donors if donor.name != name]
+        found.append(prepared(capture, LICENCES[name], cache, REAL_WORLDS, donors))
     return found
 
 
 def rendered_captures(settings: Pretrain, cache: Cache) -> list[TrainingCapture]:
-    """Render what is not there yet and read it."""
-    folders = render_many(settings.out / "rendered", settings.rendered) if settings.rendered else []
-    return [prepared(read_capture(folder), RENDERED_LICENCE, cache, every=3) for folder in folders]
+    """Render what is not there yet and read it; each lends the one after the next its images."""
+    if not settings.rendered:
+        return []
+    folders = [
+        *render_many(settings.out / "rendered", settings.rendered),
+        *render_many(settings.out / "rendered640", settings.larger, 200, (640, 480), 56),
+    ]
+    captures = [read_capture(folder) for folder in folders]
+    return [
+        prepared(capture, RENDERED_LICENCE, cache, RENDERED_WORLDS, [captures[i - 2], captures[i - 5]])
+        for i, capture in enumerate(captures)
+    ]
 
 
-def prepared(capture: Capture, licence: str, cache: Cache, every: int = 1) -> TrainingCapture:
-    """Embed a capture and its spoiled images; frames that are blurred of themselves are not taken for faultless."""
-    ready = training_capture(tokens_of(capture, cache=cache), cache, licence, every=every)
+def prepared(capture: Capture, licence: str, cache: Cache, worlds: int, donors: list[Capture]) -> TrainingCapture:
+    """Make a capture ready; frames that are blurred of themselves are not taken for faultless."""
+    ready = training_capture(tokens_of(capture, cache=cache), cache, licence, worlds=worlds, donors=donors)
     sharp = np.array([sharpness(frame.image_path) for frame in capture.frames])
     return replace(ready, trusted=sharp >= SHARPNESS_OF_A_DOUBT * np.nanmedian(sharp))
 
@@ -155,7 +179,7 @@ def checkpoint_card(everything: Measured, captures: list[TrainingCapture]) -> Ch
     measured, rendered = everything.rows(is_real), everything.rows(~is_real)
     scale, offset = platt(measured.logit, measured.faulty)
     probability = probabilities(measured.logit, scale, offset)
-    limit = threshold(probability[measured.kind == CLEAN])
+    limit = max(threshold(probability[measured.kind == CLEAN]), threshold(probability[~measured.faulty]))
     figures = {f"auroc_{kind}": value for kind, value in auroc_by_kind(measured).items()}
     figures |= {f"auroc_{kind}_of_rendered": value for kind, value in auroc_by_kind(rendered).items() if kind == "all"}
     figures["share_of_clean_frames_dropped"] = false_alarms(measured, probability, limit)

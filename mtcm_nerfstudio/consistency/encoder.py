@@ -3,13 +3,16 @@
 import math
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention over the frames of a capture."""
+    """Multi-head self-attention over the frames of a capture.
+
+    ``allowed`` is added to the scores: −inf where a frame may not be looked at, else 0 or what evidence says.
+    """
 
     def __init__(self, width: int, heads: int) -> None:
         """Make the projections."""
@@ -19,19 +22,19 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(
-        self, x: Float[Tensor, "capture frame dim"], allowed: Bool[Tensor, "capture 1 1 frame"]
+        self, x: Float[Tensor, "capture frame dim"], allowed: Float[Tensor, "capture *heads frame"]
     ) -> Float[Tensor, "capture frame dim"]:
         """Attend with the fused kernel."""
         q, k, v = self._split(x)
         return self._merge(functional.scaled_dot_product_attention(q, k, v, attn_mask=allowed))
 
     def explicit(
-        self, x: Float[Tensor, "capture frame dim"], allowed: Bool[Tensor, "capture 1 1 frame"]
+        self, x: Float[Tensor, "capture frame dim"], allowed: Float[Tensor, "capture *heads frame"]
     ) -> tuple[Float[Tensor, "capture frame dim"], Float[Tensor, "capture head frame frame"]]:
         """Attend step by step and return the weights as well, which the fused kernel does not."""
         q, k, v = self._split(x)
         scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
-        weights = scores.masked_fill(~allowed, -torch.inf).softmax(dim=-1)
+        weights = (scores + allowed).softmax(dim=-1)
         return self._merge(weights @ v), weights
 
     def _split(self, x: Float[Tensor, "capture frame dim"]) -> tuple[Tensor, Tensor, Tensor]:
@@ -56,14 +59,14 @@ class EncoderLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, x: Float[Tensor, "capture frame dim"], allowed: Bool[Tensor, "capture 1 1 frame"]
+        self, x: Float[Tensor, "capture frame dim"], allowed: Float[Tensor, "capture *heads frame"]
     ) -> Float[Tensor, "capture frame dim"]:
         """Run the layer."""
         x = x + self.dropout(self.attention(self.attention_norm(x), allowed))
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
 
     def explicit(
-        self, x: Float[Tensor, "capture frame dim"], allowed: Bool[Tensor, "capture 1 1 frame"]
+        self, x: Float[Tensor, "capture frame dim"], allowed: Float[Tensor, "capture *heads frame"]
     ) -> tuple[Float[Tensor, "capture frame dim"], Float[Tensor, "capture head frame frame"]]:
         """Run the layer without the fused kernel and return its attention weights as well."""
         attended, weights = self.attention.explicit(self.attention_norm(x), allowed)

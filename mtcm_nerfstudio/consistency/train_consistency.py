@@ -160,7 +160,7 @@ def validate(model: ConsistencyTransformer, captures: Sequence[TrainingCapture],
     losses = []
     for step in range(config.validation_batches):
         batch = make_batch(captures, config.dataset, config.seed, step, "validation").to(device)
-        output = model(batch.tokens, batch.present, batch.padding, batch.masked)
+        output = model(batch.tokens, batch.present, batch.padding, batch.masked, batch.evidence)
         losses.append(compute_losses(model, output, batch))
     return mean_losses(losses)
 
@@ -243,7 +243,7 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, self.config)
         batch = make_batch(self.captures, self.config.dataset, self.config.seed, step).to(self.fabric.device)
-        output = ModelOutput(*self.wrapped(batch.tokens, batch.present, batch.padding, batch.masked))
+        output = ModelOutput(*self.wrapped(batch.tokens, batch.present, batch.padding, batch.masked, batch.evidence))
         losses = compute_losses(self.model, output, batch, self.moments)
         self.optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(losses.total(self.config.weights))

@@ -15,7 +15,8 @@ from jaxtyping import Bool, Float, Float32, Int
 from mtcm_nerfstudio.consistency.losses import IGNORED
 from mtcm_nerfstudio.consistency.training.batch import Batch, Example, collate
 from mtcm_nerfstudio.consistency.training.capture import TrainingCapture
-from mtcm_nerfstudio.consistency.training.faults import FaultConfig, Spoiled, spoil
+from mtcm_nerfstudio.consistency.training.faults import FaultConfig, Spoiled, draw_world, spoil
+from mtcm_nerfstudio.tokens.evidence.assess import Evidence, assess
 from mtcm_nerfstudio.tokens.tokens import (
     PARTS,
     POSE,
@@ -58,11 +59,20 @@ class DatasetConfig:
     """Share of variants whose poses are those of the mirrored world (embeddings hardly tell left from right)."""
     drop_share: float = 0.3
     """Share of variants without times; without masks; without focal lengths; a tenth of it without any pose."""
+    without_evidence: float = 0.1
+    """Share of variants without pair evidence, in [0, 1]."""
     faults: FaultConfig = field(default_factory=FaultConfig)
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        for name in ("masked_share", "reversed_share", "shuffled_share", "mirrored_share", "drop_share"):
+        for name in (
+            "masked_share",
+            "reversed_share",
+            "shuffled_share",
+            "mirrored_share",
+            "drop_share",
+            "without_evidence",
+        ):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
         if not 0.0 <= self.mask_ratio < 1.0:
@@ -107,17 +117,34 @@ def make_example(
 ) -> Example:
     """Draw one variant of at most ``length`` frames; ``others`` lend foreign frames."""
     places, ordered = draw_places(len(capture.raw), length, config, rng)
+    world, faulty = draw_world(capture, config.faults, rng)
+    capture = capture.in_world(world)
     stretch = with_dropped_parts(capture.subset(places[:-1]), config, rng, ordered)
     last = capture.raw.c2w[places[-1:]]
     if rng.random() < config.mirrored_share:
-        stretch = stretch.with_raw(replace(stretch.raw, c2w=mirrored(stretch.raw.c2w)))
+        stretch = replace(
+            stretch,
+            raw=replace(stretch.raw, c2w=mirrored(stretch.raw.c2w)),
+            worlds=tuple(replace(world, bank=world.bank.mirrored()) for world in stretch.worlds),
+        )
         last = mirrored(last)
-    spoiled = spoil(stretch, others, config.faults, rng, ordered)
+    spoiled = spoil(stretch, others, config.faults, rng, ordered, faulty)
     tokens = assemble_tokens(spoiled.capture.raw)
+    evidence = None if rng.random() < config.without_evidence else evidence_of(spoiled.capture, tokens)
     masked = draw_masks(len(tokens), config.mask_ratio, rng)
     if rng.random() >= config.masked_share:
         masked[:] = False
-    return _example(tokens, spoiled, masked, last, ordered)
+    return replace(_example(tokens, spoiled, masked, last, ordered), evidence=evidence)
+
+
+def evidence_of(capture: TrainingCapture, tokens: FrameTokens) -> Evidence | None:
+    """Weigh what matches say of a stretch of a capture in one world; None where it has none."""
+    if not capture.worlds:
+        return None
+    posed = capture.raw.posed & tokens.present[:, _POSE]
+    c2w = np.where(posed[:, None, None], capture.raw.c2w, np.nan).astype(np.float64)
+    readable = posed | ~posed.any()
+    return assess(capture.worlds[0].bank, tokens.capture_frame.to_capture(c2w), readable)
 
 
 def draw_places(

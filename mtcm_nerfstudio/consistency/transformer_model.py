@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mtcm_nerfstudio.consistency.encoder import EncoderLayer, positional_encoding
+from mtcm_nerfstudio.consistency.evidence import EvidenceInput, EvidenceReader, EvidenceSays
 from mtcm_nerfstudio.consistency.neighbours import NeighbourComparison, between_neighbours
 from mtcm_nerfstudio.consistency.standardisation import Standardisation
+from mtcm_nerfstudio.tokens.evidence.assess import FRAME_NUMBERS, PAIR_NUMBERS
 from mtcm_nerfstudio.tokens.tokens import PARTS, POSE, TOKEN_DIM
 
 MODALITIES = ("image", "pose", "time")
@@ -43,6 +45,10 @@ class ModelConfig:
     """Share of activations dropped while training, in [0, 1)."""
     neighbours: int = 3
     """How many frames count as near by pose, and as alike by appearance."""
+    frame_numbers: int = len(FRAME_NUMBERS)
+    """Numbers of evidence about each frame."""
+    pair_numbers: int = len(PAIR_NUMBERS)
+    """Numbers of evidence about each pair of frames."""
     position_limit: float = 8.0
     """Distance from the capture's centre, in its own units, towards which far positions are pulled."""
 
@@ -82,12 +88,13 @@ class ModelOutput(NamedTuple):
 
 
 class ConsistencyTransformer(nn.Module):
-    """The transformer with its heads. Every method takes the same four arguments.
+    """The transformer with its heads. Every method takes the same arguments.
 
     tokens: as ``tokens.tokens`` makes them (raw, not standardised); zeros at padding.
     present: which of ``PARTS`` each frame has.
     padding: **True where there is a real frame**; real frames come first.
     masked: which parts are hidden from the network. What is hidden or absent never reaches an output.
+    evidence: what matches say of frames and pairs; left out for frames of which a part is hidden, since it would tell.
     """
 
     def __init__(self, config: ModelConfig | None = None) -> None:
@@ -101,6 +108,7 @@ class ConsistencyTransformer(nn.Module):
         self.embed = nn.Linear(TOKEN_DIM, width)
         self.known = nn.Linear(2 * len(PARTS), width, bias=False)
         self.comparison = NeighbourComparison(width, config.neighbours)
+        self.evidence = EvidenceReader(width, config.layers, config.heads, config.frame_numbers, config.pair_numbers)
         self.layers = nn.ModuleList(
             EncoderLayer(width, config.heads, config.feed_forward, config.dropout) for _ in range(config.layers)
         )
@@ -122,16 +130,18 @@ class ConsistencyTransformer(nn.Module):
         present: Bool[Tensor, "capture frame 5"],
         padding: Bool[Tensor, "capture frame"],
         masked: Bool[Tensor, "capture frame 5"],
+        evidence: EvidenceInput | None = None,
     ) -> ModelOutput:
         """Judge every frame."""
         visible = _visible(present, padding, masked)
         standardised = self._standardised(tokens, visible)
         x = self._first_states(standardised, present, masked, visible)
-        allowed = _allowed(padding)
-        for layer in self.layers:
-            x = layer(x, allowed)
+        says = self._read(evidence, masked, x)
+        x, allowed = x + says.states, _allowed(padding)
+        for layer, bias in zip(self.layers, says.bias, strict=True):
+            x = layer(x, allowed + bias)
         states = self.norm(x) * padding[..., None]
-        judged = self.judge(states) * padding[..., None]
+        judged = self.judge(states + says.states) * padding[..., None]
         inconsistency, modality, reason = judged.split([1, len(MODALITIES), len(REASONS)], dim=-1)
         return ModelOutput(
             reconstruction=(between_neighbours(standardised, visible) + self.reconstruct(states)) * padding[..., None],
@@ -148,15 +158,17 @@ class ConsistencyTransformer(nn.Module):
         present: Bool[Tensor, "capture frame 5"],
         padding: Bool[Tensor, "capture frame"],
         masked: Bool[Tensor, "capture frame 5"],
+        evidence: EvidenceInput | None = None,
     ) -> Float[Tensor, "layer capture head frame frame"]:
         """Return how much each frame (second to last axis) looks at each other one, by layer and head."""
         visible = _visible(present, padding, masked)
         x = self._first_states(self._standardised(tokens, visible), present, masked, visible)
-        allowed = _allowed(padding)
+        says = self._read(evidence, masked, x)
+        x, allowed = x + says.states, _allowed(padding)
         weights = []
-        for layer in self.layers:
+        for layer, bias in zip(self.layers, says.bias, strict=True):
             assert isinstance(layer, EncoderLayer)
-            x, of_layer = layer.explicit(x, allowed)
+            x, of_layer = layer.explicit(x, allowed + bias)
             weights.append(of_layer)
         return torch.stack(weights)
 
@@ -194,6 +206,17 @@ class ConsistencyTransformer(nn.Module):
         x = self.embed(filled) + self.known(parts) + self.comparison(standardised, visible)
         return x + self._positions(x)
 
+    def _read(
+        self,
+        evidence: EvidenceInput | None,
+        masked: Bool[Tensor, "capture frame 5"],
+        x: Float[Tensor, "capture frame dim"],
+    ) -> EvidenceSays:
+        """Read the evidence; without any, nothing is added anywhere."""
+        if evidence is None:
+            return EvidenceSays(torch.zeros_like(x), x.new_zeros(len(self.layers), len(x), 1, 1, 1))
+        return self.evidence(evidence.without(masked.any(dim=-1)))
+
     def _positions(self, x: Float[Tensor, "capture frame dim"]) -> Float[Tensor, "frame dim"]:
         """Encode the frames' ranks. In training they start anywhere, so that only their distances can be learned."""
         start = int(torch.randint(_LONGEST_RANK_OFFSET, ())) if self.training else 0
@@ -229,6 +252,7 @@ def _visible(
     return present & ~masked & padding[..., None]
 
 
-def _allowed(padding: Bool[Tensor, "capture frame"]) -> Bool[Tensor, "capture 1 1 frame"]:
-    """Return which frames may be looked at: the real ones, or all of a row that has none (softmax needs one)."""
-    return (padding | ~padding.any(dim=1, keepdim=True))[:, None, None]
+def _allowed(padding: Bool[Tensor, "capture frame"]) -> Float[Tensor, "capture 1 1 frame"]:
+    """Return 0 for frames that may be looked at, −inf for others: the real ones, or all of a row that has none."""
+    looked_at = padding | ~padding.any(dim=1, keepdim=True)  # softmax needs one
+    return torch.zeros(padding.shape, device=padding.device).masked_fill(~looked_at, -torch.inf)[:, None, None]

@@ -1,11 +1,18 @@
 """Captures made of numbers alone: a walk on an arc, embeddings that change smoothly with the pose."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
+from evidence_walk import seen_points
 
-from mtcm_nerfstudio.capture.faults import IMAGE_FAULTS
-from mtcm_nerfstudio.consistency.training.capture import SEVERITIES, TrainingCapture
+from mtcm_nerfstudio.capture.faults import IMAGE_FAULTS, Fault, FaultKind
+from mtcm_nerfstudio.consistency.evidence import EvidenceInput
+from mtcm_nerfstudio.consistency.training.capture import TrainingCapture
+from mtcm_nerfstudio.consistency.training.worlds import World
 from mtcm_nerfstudio.consistency.transformer_model import ModelConfig
+from mtcm_nerfstudio.tokens.evidence.assess import FRAME_NUMBERS, PAIR_NUMBERS
+from mtcm_nerfstudio.tokens.evidence.bank import NOTHING, SAMPLED, MatchBank, make_bank
 from mtcm_nerfstudio.tokens.tokens import EMBEDDING_DIM, PARTS, RawFeatures
 
 SMALL = ModelConfig(d_model=32, layers=2, heads=4, feed_forward=32, dropout=0.1, neighbours=2)
@@ -41,12 +48,32 @@ def raw_features(frames: int, seed: int = 0) -> RawFeatures:
 
 
 def capture(name: str = "walk", frames: int = 24, seed: int = 0) -> TrainingCapture:
+    """A capture with the world as it came and one with spoiled images for each fault."""
     raw = raw_features(frames, seed)
     rng = np.random.default_rng(seed + 1)
-    directions = {kind: rng.normal(size=EMBEDDING_DIM) for kind in IMAGE_FAULTS}
-    steps = 2.0 * np.array(SEVERITIES)[:, None, None]
-    variants = {kind: raw.embeddings[None] + steps * directions[kind] for kind in IMAGE_FAULTS}
-    return TrainingCapture(name, raw, np.ones(frames, dtype=bool), variants)
+    bank = match_bank(raw.c2w, seed)
+    worlds = [World(raw.embeddings, bank, ())]
+    kinds: tuple[FaultKind, ...] = (*IMAGE_FAULTS, "foreign")
+    for kind in kinds:
+        faults = tuple(Fault(i, kind, 0.5, seed) for i in range(1, frames, 4))
+        embeddings = raw.embeddings.copy()
+        embeddings[[fault.frame for fault in faults]] += 2.0 * rng.normal(size=EMBEDDING_DIM)
+        worlds.append(World(embeddings, bank, faults))
+    return TrainingCapture(name, raw, np.ones(frames, dtype=bool), tuple(worlds))
+
+
+def match_bank(c2w: np.ndarray, seed: int = 0) -> MatchBank:
+    """What frames within four of each other have in common: random points around the world's origin, seen by both."""
+    frames = len(c2w)
+    apart = np.abs(np.subtract.outer(np.arange(frames), np.arange(frames)))
+    pairs = np.argwhere(np.triu(apart <= 4, 1))
+    seen = seen_points(c2w, pairs, SAMPLED, noise_px=0.3, seed=seed)
+    summaries = {
+        (int(i), int(j)): replace(NOTHING, rays=rays, there=there, verified=60, tentative=70)
+        for (i, j), rays, there in zip(pairs, seen.rays, seen.there, strict=True)
+    }
+    likeness = np.where(apart <= 4, 20.0 - apart, 0.0)
+    return make_bank(np.zeros((frames, 6)), np.full(frames, 800.0), likeness, summaries)
 
 
 def random_inputs(captures: int = 2, frames: int = 7, seed: int = 0) -> tuple[torch.Tensor, ...]:
@@ -57,3 +84,14 @@ def random_inputs(captures: int = 2, frames: int = 7, seed: int = 0) -> tuple[to
     masked = torch.rand(captures, frames, len(PARTS), generator=generator) < 0.2
     padding = torch.ones(captures, frames, dtype=torch.bool)
     return tokens, present, padding, masked
+
+
+def random_evidence(captures: int = 2, frames: int = 7, seed: int = 0) -> EvidenceInput:
+    """Evidence about all frames and about half of the pairs."""
+    generator = torch.Generator().manual_seed(seed)
+    return EvidenceInput(
+        torch.randn(captures, frames, len(FRAME_NUMBERS), generator=generator),
+        torch.ones(captures, frames, dtype=torch.bool),
+        torch.randn(captures, frames, frames, len(PAIR_NUMBERS), generator=generator),
+        torch.rand(captures, frames, frames, generator=generator) < 0.5,
+    )

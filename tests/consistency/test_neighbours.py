@@ -51,8 +51,11 @@ def test_nearest_is_brute_force(seed: int) -> None:
     index, known = neighbours.nearest(distance, visible, 2)
     for i in np.flatnonzero(visible[0]):
         others = [j for j in np.flatnonzero(visible[0]) if j != i]
+        found = [int(j) for j, use in zip(index[0, i], known[0, i]) if use]
         expected = sorted(others, key=lambda j: float((points[0, i] - points[0, j]).norm()))[:2]
-        assert [int(j) for j, use in zip(index[0, i], known[0, i]) if use] == expected
+        # Frames whose distances differ by less than can be told apart may stand for each other.
+        np.testing.assert_allclose(distance[0, i, found], distance[0, i, expected], atol=1e-3)
+        assert set(found) <= set(others) and len(set(found)) == len(found)
     assert not known[0, ~visible[0]].any()
 
 

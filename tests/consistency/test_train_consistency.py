@@ -18,11 +18,12 @@ from mtcm_nerfstudio.consistency.train_consistency import (
     train,
     validate,
 )
+from mtcm_nerfstudio.consistency.training.batch import Batch
 from mtcm_nerfstudio.consistency.training.identities import IdentityMoments
 from mtcm_nerfstudio.consistency.training.objective import compute_losses
 from mtcm_nerfstudio.consistency.training.state import changed_flags
 from mtcm_nerfstudio.consistency.transformer_dataset import DatasetConfig, make_batch
-from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer
+from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer, ModelOutput
 
 CAPTURES = [capture("a", 24, 0), capture("b b", 12, 1)]
 CONFIG = TrainConfig(
@@ -131,13 +132,17 @@ def test_scalars_are_written_for_tensorboard(tmp_path: Path) -> None:
     assert [event.step for event in events.Scalars("validation/total")] == [1, 2]
 
 
+def _read(model: ConsistencyTransformer, batch: Batch) -> ModelOutput:
+    return model(batch.tokens, batch.present, batch.padding, batch.masked, batch.evidence)
+
+
 def test_every_loss_reaches_the_weights() -> None:
     torch.manual_seed(0)
     model = fresh_model(CAPTURES, SMALL).train()
     moments = IdentityMoments(["a", "b b"], SMALL.d_model, torch.device("cpu"))
     for step in range(4):
-        batch = make_batch(CAPTURES, CONFIG.dataset, 0, step)
-        losses = compute_losses(model, model(batch.tokens, batch.present, batch.padding, batch.masked), batch, moments)
+        batch = make_batch(CAPTURES, replace(CONFIG.dataset, masked_share=1.0), 0, step)
+        losses = compute_losses(model, _read(model, batch), batch, moments)
     for name, loss in losses._asdict().items():
         model.zero_grad()
         loss.backward(retain_graph=True)

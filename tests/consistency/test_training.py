@@ -1,4 +1,4 @@
-"""What surrounds training: spoiled images, completeness, calibration, and the report."""
+"""What surrounds training: worlds of spoiled images, completeness, calibration, and the report."""
 
 import io
 from dataclasses import replace
@@ -8,21 +8,18 @@ import numpy as np
 import pytest
 import torch
 from consistency.synthetic import SMALL, capture, raw_features
+from evidence_walk import QUIET, frames_of
 from PIL import Image
 from rich.console import Console
 from tiny_capture import edit_transforms, orbit, write_transforms
 
-from mtcm_nerfstudio.capture.faults import IMAGE_FAULTS
+from mtcm_nerfstudio.capture.capture import Capture
 from mtcm_nerfstudio.capture.read import read_capture
 from mtcm_nerfstudio.consistency.train_consistency import fresh_model
 from mtcm_nerfstudio.consistency.training.calibration import held_out_logits, platt, probabilities, threshold
-from mtcm_nerfstudio.consistency.training.capture import (
-    SEVERITIES,
-    completeness,
-    missing_names,
-    training_capture,
-)
+from mtcm_nerfstudio.consistency.training.capture import completeness, missing_names, training_capture
 from mtcm_nerfstudio.consistency.training.report import read_capture_once, shown_frames, write_report
+from mtcm_nerfstudio.consistency.training.worlds import PLAN, clean_world, spoiled_world
 from mtcm_nerfstudio.consistency.transformer_dataset import DatasetConfig
 from mtcm_nerfstudio.tokens.cache import Cache
 from mtcm_nerfstudio.tokens.tokenise import tokens_of
@@ -35,28 +32,58 @@ def text_of(table) -> str:
     return console.file.getvalue()
 
 
-def test_spoiled_images_are_embedded_once_and_differ_from_the_clean_one(tmp_path: Path) -> None:
+def test_worlds_are_made_once_and_their_spoiled_frames_differ_from_the_clean_ones(tmp_path: Path) -> None:
     cache = Cache(tmp_path / "cache.sqlite")
-    tokenised = tokens_of(read_capture(write_transforms(tmp_path / "c", orbit(5))), cache=cache, progress=False)
-    ready = training_capture(tokenised, cache, progress=False)
-    assert set(ready.variants) == set(IMAGE_FAULTS)
-    for embeddings in ready.variants.values():
-        assert embeddings.shape == (len(SEVERITIES), 5, 384)
-        distance = np.linalg.norm(embeddings - tokenised.raw.embeddings, axis=-1)
-        assert np.isfinite(distance).all() and (distance[-1] > 0.1).all()
-        assert distance[-1].mean() > distance[0].mean()
+    other = read_capture(write_transforms(tmp_path / "other", orbit(3)))
+    tokenised = tokens_of(read_capture(write_transforms(tmp_path / "c", orbit(8))), cache=cache, progress=False)
+    ready = training_capture(tokenised, cache, progress=False, donors=[other])
+    assert len(ready.worlds) == 1 + len(PLAN) and ready.worlds[0].faults == ()
+    kinds = [{fault.kind for fault in world.faults} for world in ready.worlds[1:]]
+    assert [found <= set(plan) and bool(found) for found, plan in zip(kinds, PLAN, strict=True)] == [True] * len(PLAN)
+    for world in ready.worlds:
+        changed = (world.embeddings != tokenised.raw.embeddings).any(axis=1)
+        assert set(np.flatnonzero(changed)) == {fault.frame for fault in world.faults}
+        assert len(world.bank) == 8
     for path in (tmp_path / "c" / "images").iterdir():
         path.touch()  # known by content, so nothing is computed again
-    again = training_capture(tokenised, cache, progress=False)
-    assert all(np.array_equal(ready.variants[kind], again.variants[kind]) for kind in IMAGE_FAULTS)
+    again = training_capture(tokenised, cache, progress=False, donors=[other])
+    for one, same in zip(ready.worlds, again.worlds, strict=True):
+        assert np.array_equal(one.embeddings, same.embeddings) and one.faults == same.faults
+        np.testing.assert_array_equal(one.bank.row, same.bank.row)
+        np.testing.assert_array_equal(one.bank.sharper, same.bank.sharper)
+    alone = training_capture(tokenised, cache, progress=False)
+    assert not any(fault.kind == "foreign" for world in alone.worlds for fault in world.faults)
 
 
-def test_some_frames_only_can_be_spoiled(tmp_path: Path) -> None:
+def test_matches_of_spoiled_pictures_are_those_of_the_spoiled_pictures(tmp_path: Path) -> None:
+    """A world's bank is what comparing the spoiled capture from scratch gives, up to the pairs left untried."""
     cache = Cache(tmp_path / "cache.sqlite")
-    tokenised = tokens_of(read_capture(write_transforms(tmp_path / "c", orbit(5))), cache=cache, progress=False)
-    sparse = training_capture(tokenised, cache, progress=False, every=2)
-    known = np.isfinite(sparse.variants["defocus"]).all(axis=(0, 2))
-    assert known.tolist() == [True, False, True, False, True]
+    read = Capture(tmp_path, "corner", "transforms", tuple(frames_of(tmp_path, 8)))
+    clean = clean_world(read, np.zeros((8, 384)), cache, QUIET)
+    rng = np.random.default_rng(4)
+    world = spoiled_world(clean, [], ("defocus", "exposure"), 0.3, rng, "efficientnet-lite0")
+    spoiled = {fault.frame for fault in world.faults}
+    assert 0 < len(spoiled) < 8
+    before, after = clean.world.bank, world.bank
+    for i in range(8):
+        for j in range(i + 1, 8):
+            same = before.verified[before.row[i, j]] == after.verified[after.row[i, j]]
+            assert same or i in spoiled or j in spoiled
+    for fault in world.faults:
+        i = fault.frame
+        j = next(k for k in (i + 1, i - 1, i + 2, i - 2) if 0 <= k < 8 and k not in spoiled)
+        row, sign = after.row[i, j], 1 if i < j else -1
+        if fault.kind == "defocus" and row > 0:
+            assert sign * after.sharper[row] < sign * before.sharper[before.row[i, j]] - 0.1
+        assert after.overall[i].tolist() != before.overall[i].tolist()
+    shuffled = rng.permutation(8)
+    turned = world.subset(shuffled)
+    for fault in turned.faults:
+        assert int(shuffled[fault.frame]) in spoiled
+    a, b = int(np.argmin(shuffled)), int(np.argmax(shuffled == 1))
+    assert turned.bank.verified[turned.bank.row[a, b]] == after.verified[after.row[0, 1]]
+    sign = 1.0 if a < b else -1.0
+    assert turned.bank.sharper[turned.bank.row[a, b]] == pytest.approx(sign * after.sharper[after.row[0, 1]])
 
 
 def test_the_table_says_what_is_missing_and_what_stands_in(tmp_path: Path) -> None:
@@ -86,7 +113,9 @@ def test_the_table_says_what_is_missing_and_what_stands_in(tmp_path: Path) -> No
         "images/frame_4.jpg: no usable pose",
     )
     ready = training_capture(tokenised, cache, progress=False)
-    assert np.isfinite(ready.variants["exposure"][0]).all(axis=1).tolist() == [True, False, False, True, True, True]
+    missing = np.isnan(ready.worlds[0].bank.overall).all(axis=1)
+    assert missing.tolist() == [False, True, True, False, False, False]
+    assert not {fault.frame for world in ready.worlds for fault in world.faults} & {1, 2}
 
 
 def test_platt_recovers_the_probabilities_that_made_the_labels() -> None:
@@ -110,7 +139,7 @@ def test_the_threshold_costs_one_clean_frame_in_a_hundred() -> None:
     limit = threshold(clean)
     assert (clean >= limit).mean() <= 0.01
     assert 0.88 < limit < 0.9
-    assert threshold(np.full(10, 0.1)) == 0.5 and threshold(np.full(10, 1.0)) == 0.99 and threshold(np.zeros(0)) == 0.5
+    assert threshold(np.full(10, 0.1)) == 0.2 and threshold(np.full(10, 1.0)) == 0.99 and threshold(np.zeros(0)) == 0.5
 
 
 def test_held_out_logits_belong_to_frames_that_count() -> None:

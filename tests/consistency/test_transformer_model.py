@@ -3,17 +3,19 @@
 import numpy as np
 import pytest
 import torch
-from consistency.synthetic import SMALL, random_inputs
+from consistency.synthetic import SMALL, random_evidence, random_inputs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtcm_nerfstudio.consistency.encoder import positional_encoding
+from mtcm_nerfstudio.consistency.evidence import evidence_input
 from mtcm_nerfstudio.consistency.transformer_model import (
     ConsistencyTransformer,
     ModelConfig,
     ModelOutput,
     last_true,
 )
+from mtcm_nerfstudio.tokens.evidence.assess import FRAME_NUMBERS, PAIR_NUMBERS, Evidence
 from mtcm_nerfstudio.tokens.tokens import PART_OF_ENTRY, POSE
 
 
@@ -105,7 +107,7 @@ def test_explicit_attention_equals_the_fused_kernel(model: ConsistencyTransforme
     torch.testing.assert_close(weights.sum(-1), torch.ones(2, 2, 4, 7))
     assert not weights[..., real:].any()
     x = torch.randn(2, 7, 32)
-    allowed = padding[:, None, None]
+    allowed = torch.zeros(padding.shape).masked_fill(~padding, -torch.inf)[:, None, None]
     for layer in model.layers:
         torch.testing.assert_close(layer(x, allowed), layer.explicit(x, allowed)[0], atol=1e-5, rtol=1e-4)
 
@@ -121,12 +123,15 @@ def test_attention_equals_numpy(model: ConsistencyTransformer) -> None:
         heads.append(scores / scores.sum(1, keepdims=True) @ v[:, cut])
     expected = np.concatenate(heads, axis=1) @ attention.out.weight.detach().numpy().T
     expected += attention.out.bias.detach().numpy()
-    found = attention(x, torch.ones(1, 1, 1, 5, dtype=torch.bool))
+    found = attention(x, torch.zeros(1, 1, 1, 5))
     np.testing.assert_allclose(found.detach().numpy()[0], expected, atol=1e-5)
 
 
 def test_every_parameter_gets_a_gradient(model: ConsistencyTransformer) -> None:
-    output = model(*random_inputs())
+    evidence = random_evidence()
+    with torch.no_grad():
+        model.evidence.bias.weight.normal_(std=0.1)  # zero at first, and nothing before it would get a gradient
+    output = model(*random_inputs(), evidence)
     sum(value.square().sum() for value in output).backward()
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
     model.zero_grad()
@@ -207,3 +212,49 @@ def test_a_wrong_shape_raises(model: ConsistencyTransformer) -> None:
     tokens, present, padding, masked = random_inputs()
     with pytest.raises(Exception, match="tokens"):
         model(tokens[..., :393], present, padding, masked)
+
+
+def test_with_no_evidence_the_model_is_the_one_that_knows_of_none(model: ConsistencyTransformer) -> None:
+    """Evidence about no frame and no pair says exactly nothing, whatever its numbers are."""
+    inputs, evidence = random_inputs(), random_evidence()
+    nothing = evidence._replace(known=torch.zeros_like(evidence.known), compared=torch.zeros_like(evidence.compared))
+    for one, other in zip(model(*inputs), model(*inputs, nothing), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+    assert not torch.equal(model(*inputs).states, model(*inputs, evidence).states)
+
+
+def test_evidence_about_hidden_frames_reaches_nothing(model: ConsistencyTransformer) -> None:
+    tokens, present, padding, masked = random_inputs()
+    masked[:] = False
+    masked[0, 3, 1] = True
+    evidence = random_evidence()
+    changed = evidence._replace(frames=evidence.frames.clone(), pairs=evidence.pairs.clone())
+    changed.frames[0, 3] += 1.0
+    changed.pairs[0, 3] += 1.0
+    changed.pairs[0, :, 3] += 1.0
+    one, other = (model(tokens, present, padding, masked, e) for e in (evidence, changed))
+    assert torch.equal(one.states, other.states) and torch.equal(one.reconstruction, other.reconstruction)
+    masked[:] = False
+    one, other = (model(tokens, present, padding, masked, e) for e in (evidence, changed))
+    assert not torch.equal(one.states, other.states)
+
+
+def test_evidence_bends_attention_alike_in_both_kernels(model: ConsistencyTransformer) -> None:
+    inputs, evidence = random_inputs(), random_evidence()
+    with torch.no_grad():
+        model.evidence.bias.weight.normal_(std=0.3)
+    weights = model.attention_weights(*inputs, evidence)
+    assert not torch.allclose(weights, model.attention_weights(*inputs))
+    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 2, 4, 7))
+
+
+def test_evidence_input_pads_and_sees_each_pair_from_both_ends() -> None:
+    rng = np.random.default_rng(0)
+    pairs = np.array([[0, 1], [1, 2]])
+    one = Evidence(rng.normal(size=(3, len(FRAME_NUMBERS))), pairs, rng.normal(size=(2, 2, len(PAIR_NUMBERS))))
+    batch = evidence_input([one, None], length=5)
+    assert batch is not None and batch.frames.shape[:2] == (2, 5)
+    assert batch.known.sum() == 3 and batch.compared.sum() == 4
+    np.testing.assert_allclose(batch.pairs[0, 2, 1].numpy(), one.of_pairs[1, 1], rtol=1e-6)
+    np.testing.assert_allclose(batch.pairs[0, 1, 2].numpy(), one.of_pairs[1, 0], rtol=1e-6)
+    assert evidence_input([None, None]) is None

@@ -1,14 +1,16 @@
 """Examples of one capture, and a batch of them padded to one length."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Int
 from torch import Tensor
 
+from mtcm_nerfstudio.consistency.evidence import EvidenceInput, evidence_input
 from mtcm_nerfstudio.consistency.losses import IGNORED
+from mtcm_nerfstudio.tokens.evidence.assess import Evidence
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +31,8 @@ class Example:
     last_pose: Float[np.ndarray, "7"]
     """Pose of the frame after the last one, without faults; zeros where it is not known."""
     last_pose_known: bool
+    evidence: Evidence | None = None
+    """What matches say of the frames as they are claimed to be; None where there are no images to match."""
 
     def __len__(self) -> int:
         """Return the number of frames."""
@@ -52,10 +56,13 @@ class Batch:
     reason: Int[Tensor, "capture frame"]
     last_pose: Float[Tensor, "capture 7"]
     last_pose_known: Bool[Tensor, " capture"]
+    evidence: EvidenceInput | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on another device."""
-        return Batch(self.identity, *(getattr(self, name).to(device) for name in _TENSORS))
+        evidence = None if self.evidence is None else EvidenceInput(*(part.to(device) for part in self.evidence))
+        moved = Batch(self.identity, *(getattr(self, name).to(device) for name in _TENSORS))
+        return replace(moved, evidence=evidence)
 
     @property
     def inconsistent(self) -> Bool[Tensor, "capture frame"]:
@@ -97,4 +104,5 @@ def collate(identity: str, examples: Sequence[Example]) -> Batch:
         reason=stacked("reason", IGNORED),
         last_pose=torch.tensor(np.stack([example.last_pose for example in examples]), dtype=torch.float32),
         last_pose_known=torch.tensor([example.last_pose_known for example in examples]),
+        evidence=evidence_input([example.evidence for example in examples], length),
     )

@@ -15,8 +15,8 @@ CLEAN_FRAMES_LOST = 0.01
 """Share of clean frames that the threshold may cost."""
 
 _SMALLEST_SCALE = 1e-3
-_LOWEST, _HIGHEST = 0.5, 0.99
-"""Bounds of the threshold: whatever is more likely right than wrong stays, what is all but certain goes."""
+_LOWEST, _HIGHEST = 0.2, 0.99
+"""Bounds of the threshold: what is all but certain goes, and what is hardly in doubt stays."""
 
 
 @torch.no_grad()
@@ -28,7 +28,7 @@ def held_out_logits(
     logits, faulty = [], []
     for step in range(batches):
         batch = make_batch(captures, config, seed, step, "calibration").to(next(model.parameters()).device)
-        output = model(batch.tokens, batch.present, batch.padding, torch.zeros_like(batch.masked))
+        output = model(batch.tokens, batch.present, batch.padding, torch.zeros_like(batch.masked), batch.evidence)
         counts = batch.verdict_counts
         logits.append(output.inconsistency_logit[counts].cpu().numpy())
         faulty.append(batch.inconsistent[counts].cpu().numpy())
@@ -55,9 +55,9 @@ def platt(logits: Float[np.ndarray, " frame"], faulty: Bool[np.ndarray, " frame"
 
 
 def threshold(clean: Float[np.ndarray, " frame"], lost: float = CLEAN_FRAMES_LOST) -> float:
-    """Return the probability that all but a share ``lost`` of the clean frames stay below, within [0.5, 0.99]."""
+    """Return the probability that all but a share ``lost`` of the clean frames stay below, within [0.2, 0.99]."""
     if len(clean) == 0:
-        return _LOWEST
+        return 0.5
     return float(np.clip(np.quantile(clean, 1.0 - lost, method="higher") + 1e-6, _LOWEST, _HIGHEST))
 
 

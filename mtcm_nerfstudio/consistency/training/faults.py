@@ -1,8 +1,8 @@
 """Known faults in features: what ``capture.faults`` does to a capture on disk, done to its numbers, at every step anew.
 
 Poses are made wrong before tokens are assembled, so the frame of reference is found among the wrong ones, as it will
-be in use. A spoiled image is the embedding that was computed of it beforehand; a foreign one is a frame of another
-capture.
+be in use. Spoiled images come with the world that the capture is in (``worlds``). A capture that has no worlds, only
+embeddings, gets foreign frames by their embedding.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 
 from mtcm_nerfstudio.capture.faults import (
     FAULT_KINDS,
-    IMAGE_FAULTS,
+    POSE_FAULTS,
     REASON_OF,
     Fault,
     FaultKind,
@@ -21,7 +21,7 @@ from mtcm_nerfstudio.capture.faults import (
     plan_faults,
 )
 from mtcm_nerfstudio.consistency.losses import IGNORED
-from mtcm_nerfstudio.consistency.training.capture import SEVERITIES, TrainingCapture
+from mtcm_nerfstudio.consistency.training.capture import TrainingCapture
 from mtcm_nerfstudio.consistency.transformer_model import MODALITIES, REASONS
 
 IMAGE, POSE, TIME = range(len(MODALITIES))
@@ -31,20 +31,25 @@ IMAGE, POSE, TIME = range(len(MODALITIES))
 class FaultConfig:
     """How often which faults are put into a variant."""
 
-    clean_share: float = 0.25
+    clean_share: float = 0.2
     """Share of variants without any fault: a clean capture must come through whole."""
+    spoiled_share: float = 0.75
+    """Share of the faulty variants in which images are spoiled, in [0, 1]."""
     largest_share: float = 0.35
     """Largest share of a variant's frames that get a fault, in [0, 1]."""
     kinds: tuple[FaultKind, ...] = FAULT_KINDS
     """Kinds to draw from."""
-    pose_share: float = 0.4
-    """Share of the faulty variants whose faults are all of poses, which take longest to learn, in [0, 1]."""
+    pose_share: float = 0.6
+    """Share of the faulty variants in which poses are wrong, whatever images are, in [0, 1]."""
+    cluster_share: float = 0.3
+    """Share of the variants with wrong poses in which one cluster is all that is wrong with them, which takes longest
+    to learn, in [0, 1]."""
     moved_in_time: float = 0.02
     """Share of the frames that change places in time with another one, in variants that have an order."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        for name in ("clean_share", "largest_share", "pose_share", "moved_in_time"):
+        for name in ("clean_share", "spoiled_share", "largest_share", "pose_share", "cluster_share", "moved_in_time"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
         if not self.kinds:
@@ -65,37 +70,49 @@ class Spoiled:
     """Index into ``REASONS``, ``IGNORED`` where image and pose are right."""
 
 
+def draw_world(capture: TrainingCapture, config: FaultConfig, rng: np.random.Generator) -> tuple[int, bool]:
+    """Draw the world that a variant lies in, and whether faults are to be put into it at all."""
+    if rng.random() < config.clean_share:
+        return 0, False
+    wanted = [number for number, world in enumerate(capture.worlds) if _is_wanted(world.faults, config.kinds)]
+    if not wanted or rng.random() >= config.spoiled_share:
+        return 0, True
+    return int(rng.choice(wanted)), True
+
+
 def spoil(
     capture: TrainingCapture,
     others: Sequence[TrainingCapture],
     config: FaultConfig,
     rng: np.random.Generator,
     ordered: bool = True,
+    faulty: bool = True,
 ) -> Spoiled:
     """Put faults into a stretch of a capture.
 
     Args:
-        capture: the stretch, in the order in which the network will see it.
-        others: captures that lend foreign frames; without any there are no foreign frames.
+        capture: the stretch, in the order in which the network will see it, in one world only (or in none).
+        others: captures that lend foreign frames where there are no worlds; without any there are no foreign frames.
         config: how many faults of which kind.
         rng: decides everything.
         ordered: whether the order means anything, so that frames can be out of it.
+        faulty: whether there are to be any faults.
     """
     n = len(capture.raw)
     replaced, reason = np.zeros((n, len(MODALITIES)), dtype=bool), np.full(n, IGNORED)
-    if rng.random() < config.clean_share:
+    if not faulty:
         return Spoiled(capture, capture, replaced, reason)
     if ordered and n >= 4:
         capture, replaced[:, TIME] = move_in_time(capture, config.moved_in_time, rng)
-    faults = draw_faults(capture, bool(others), config, rng)
     embeddings = capture.raw.embeddings.copy()
-    foreign = [fault for fault in faults if fault.kind == "foreign"]
+    in_world = capture.worlds[0].faults if capture.worlds else ()
+    if in_world:
+        embeddings = np.where(np.isfinite(embeddings), capture.worlds[0].embeddings, np.nan)
+    faults = (*draw_faults(capture, bool(others), config, rng, bool(in_world)), *in_world)
+    foreign = [fault.frame for fault in faults if fault.kind == "foreign" and not in_world]
     if foreign:
-        embeddings[[fault.frame for fault in foreign]] = foreign_embeddings(others, len(foreign), rng)
+        embeddings[foreign] = foreign_embeddings(others, len(foreign), rng)
     for fault in faults:
-        for kind in IMAGE_FAULTS:
-            if fault.kind == kind:
-                embeddings[fault.frame] = capture.variants[kind][_nearest_severity(fault.severity), fault.frame]
         replaced[fault.frame, POSE if fault.reason == "pose" else IMAGE] = True
         reason[fault.frame] = REASONS.index(REASON_OF[fault.kind])
     c2w = faulted_poses(capture.raw.c2w, faults)
@@ -104,37 +121,30 @@ def spoil(
 
 
 def draw_faults(
-    capture: TrainingCapture, has_others: bool, config: FaultConfig, rng: np.random.Generator
+    capture: TrainingCapture, has_others: bool, config: FaultConfig, rng: np.random.Generator, spoiled: bool
 ) -> tuple[Fault, ...]:
-    """Draw a few kinds, and faults of these for a share of the frames that have what the fault would spoil."""
+    """Draw a few kinds of those that are not in the capture's world, and faults of these for a share of the frames."""
     possible = possible_kinds(capture, has_others, config.kinds)
-    of_poses = tuple(kind for kind in possible if REASON_OF[kind] == "pose")
-    if of_poses and rng.random() < config.pose_share:
-        possible = of_poses
-    if not possible:
+    if not possible or (spoiled and rng.random() >= config.pose_share):
         return ()
+    if "cluster" in possible and rng.random() < config.cluster_share:
+        possible = ("cluster",)
     count = int(rng.integers(1, len(possible) + 1))
     kinds = [possible[i] for i in sorted(rng.choice(len(possible), size=count, replace=False))]
-    share = float(rng.uniform(0.0, config.largest_share))
     n = len(capture.raw)
+    share = float(rng.uniform(0.0, config.largest_share))
     share = max(share, min(2.0 / n, config.largest_share))
     faults = plan_faults(n, kinds, share, rng, capture.raw.c2w)
-    return tuple(fault for fault in faults if _can_be_spoiled(capture, fault))
+    known = np.isfinite(capture.raw.embeddings).all(axis=1)
+    return tuple(fault for fault in faults if fault.reason == "pose" or known[fault.frame])
 
 
 def possible_kinds(capture: TrainingCapture, has_others: bool, kinds: Sequence[FaultKind]) -> tuple[FaultKind, ...]:
-    """Return the kinds for which the capture has poses, spoiled images, or others to take a foreign frame from."""
-    posed = int(capture.raw.posed.sum())
-    possible = []
-    for kind in kinds:
-        if kind == "foreign":
-            fits = has_others
-        elif REASON_OF[kind] == "pose":
-            fits = posed >= 4
-        else:
-            fits = kind in capture.variants
-        if fits:
-            possible.append(kind)
+    """Return the kinds that can be drawn at every step: poses, and foreign embeddings where there are no worlds."""
+    of_poses = kinds if int(capture.raw.posed.sum()) >= 4 else ()
+    possible: list[FaultKind] = [kind for kind in POSE_FAULTS if kind in of_poses]
+    if "foreign" in kinds and has_others and not capture.worlds:
+        possible.append("foreign")
     return tuple(possible)
 
 
@@ -169,16 +179,8 @@ def move_in_time(
     return shuffled.with_raw(replace(shuffled.raw, timestamps=capture.raw.timestamps)), moved
 
 
-def _can_be_spoiled(capture: TrainingCapture, fault: Fault) -> bool:
-    if fault.reason == "pose":
-        return True
-    there = bool(np.isfinite(capture.raw.embeddings[fault.frame]).all())
-    if not there or fault.kind == "foreign":
-        return there
-    for kind in IMAGE_FAULTS:
-        if fault.kind == kind:
-            return bool(np.isfinite(capture.variants[kind][:, fault.frame]).all())
-    return False
+def _is_wanted(faults: Sequence[Fault], kinds: Sequence[FaultKind]) -> bool:
+    return bool(faults) and all(fault.kind in kinds for fault in faults)
 
 
 def _known_embeddings(capture: TrainingCapture) -> Float[np.ndarray, "known 384"]:
@@ -186,7 +188,3 @@ def _known_embeddings(capture: TrainingCapture) -> Float[np.ndarray, "known 384"
     if not len(known):
         raise ValueError(f"{capture.name}: not one frame has an embedding")
     return known
-
-
-def _nearest_severity(severity: float) -> int:
-    return int(np.argmin(np.abs(np.array(SEVERITIES) - severity)))

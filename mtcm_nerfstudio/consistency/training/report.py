@@ -17,7 +17,9 @@ from mtcm_nerfstudio.analysis.analysis_utils import (
     similarity_matrix,
 )
 from mtcm_nerfstudio.analysis.visualize_embeddings import plot_tsne, plot_umap
+from mtcm_nerfstudio.consistency.evidence import EvidenceInput, evidence_input
 from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer
+from mtcm_nerfstudio.tokens.evidence.assess import Evidence
 from mtcm_nerfstudio.tokens.tokens import PART_OF_ENTRY, PARTS, POSE, FrameTokens, c2w_from_pose7
 
 _ROUNDS = 4
@@ -41,24 +43,26 @@ class Reading:
 
 
 @torch.no_grad()
-def read_capture_once(model: ConsistencyTransformer, tokens: FrameTokens) -> Reading:
+def read_capture_once(model: ConsistencyTransformer, tokens: FrameTokens, evidence: Evidence | None = None) -> Reading:
     """Run the model over a capture: once with everything visible, and once for each quarter of the frames hidden."""
     device = next(model.parameters()).device
     values = torch.from_numpy(tokens.tokens).to(device)[None]
     present = torch.from_numpy(tokens.present).to(device)[None]
     padding, nothing = torch.ones_like(present[..., 0]), torch.zeros_like(present)
+    given = evidence_input([evidence])
+    told = None if given is None else EvidenceInput(*(part.to(device) for part in given))
     reconstruction = torch.zeros_like(values)
     standardised = torch.zeros_like(values)
     for first in range(_ROUNDS):
         masked = nothing.clone()
         masked[:, first::_ROUNDS] = True
-        output = model(values, present, padding, masked)
+        output = model(values, present, padding, masked, told)
         target = model.targets(values, values, present, padding, masked)
         reconstruction[:, first::_ROUNDS] = output.reconstruction[:, first::_ROUNDS]
         standardised[:, first::_ROUNDS] = target[:, first::_ROUNDS]
     return Reading(
-        attention=model.attention_weights(values, present, padding, nothing)[:, 0].cpu().numpy(),
-        states=model(values, present, padding, nothing).states[0].cpu().numpy(),
+        attention=model.attention_weights(values, present, padding, nothing, told)[:, 0].cpu().numpy(),
+        states=model(values, present, padding, nothing, told).states[0].cpu().numpy(),
         standardised=standardised[0].cpu().numpy(),
         reconstruction=reconstruction[0].cpu().numpy(),
         expected_pose=model.standardisation.pose_from(reconstruction)[0].cpu().numpy(),
@@ -72,6 +76,7 @@ def write_report(
     epoch: int,
     kept: Bool[np.ndarray, " frame"] | None = None,
     inconsistency: Float[np.ndarray, " frame"] | None = None,
+    evidence: Evidence | None = None,
 ) -> None:
     """Write the pictures and arrays of one capture; the maps of embeddings carry no epoch and are replaced.
 
@@ -82,12 +87,13 @@ def write_report(
         epoch: the number in their names.
         kept: which frames the filter would keep with this model.
         inconsistency: and how strongly they disagree with the capture, in [0, 1].
+        evidence: what matches say of the frames.
     """
     shown = shown_frames(len(tokens))
     tokens = _subset(tokens, shown)
     kept = None if kept is None else kept[shown]
     inconsistency = None if inconsistency is None else inconsistency[shown]
-    reading = read_capture_once(model, tokens)
+    reading = read_capture_once(model, tokens, None if evidence is None else evidence.subset(shown))
     names, verdict = tokens.file_paths, (kept, inconsistency)
     suffix = f"epoch{epoch}"
     attention = plot_attention_heatmap(reading.attention, names, *verdict)

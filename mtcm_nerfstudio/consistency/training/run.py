@@ -20,6 +20,7 @@ from mtcm_nerfstudio.capture.capture import Capture
 from mtcm_nerfstudio.capture.identity import list_identities
 from mtcm_nerfstudio.capture.read import SourceChoice, detect_source, read_capture
 from mtcm_nerfstudio.consistency.checkpoint import CheckpointCard, TrainingSource, load_checkpoint, save_checkpoint
+from mtcm_nerfstudio.consistency.evidence import evidence_input
 from mtcm_nerfstudio.consistency.train_consistency import EpochResult, TrainConfig, require_free, train
 from mtcm_nerfstudio.consistency.training.calibration import held_out_logits, platt, probabilities, threshold
 from mtcm_nerfstudio.consistency.training.capture import (
@@ -29,6 +30,7 @@ from mtcm_nerfstudio.consistency.training.capture import (
     training_capture,
 )
 from mtcm_nerfstudio.consistency.training.report import write_report
+from mtcm_nerfstudio.consistency.transformer_dataset import evidence_of
 from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer
 from mtcm_nerfstudio.tokens.cache import Cache
 from mtcm_nerfstudio.tokens.embedders import load_embedder
@@ -96,7 +98,10 @@ def run_training(settings: RunSettings, write_views: WriteViews) -> Path:
         console.print(completeness(one))
         for line in missing_names(one):
             console.print(f"  {line}", markup=False, highlight=False)
-    ready = [_trusted(training_capture(one, cache), one, start, card) for one in tokenised]
+    ready = []
+    for one in tokenised:
+        donors = [other.capture for other in tokenised if other is not one]
+        ready.append(_trusted(training_capture(one, cache, donors=donors), one, start, card))
     if len(ready) == 1:
         console.print("  one capture alone lends no foreign frames: name others with --data to train on these as well")
     run = _Run(settings, card, tokenised, ready, write_views)
@@ -208,7 +213,9 @@ class _Run:
         folder = self.settings.logs if len(self.tokenised) == 1 else self.settings.logs / one.capture.name
         folder.mkdir(parents=True, exist_ok=True)
         kept, inconsistency = self.write_views(one.capture, checkpoint, folder / f"filtered_views_epoch{epoch}.json")
-        write_report(model, one.tokens, folder, epoch, kept, inconsistency)
+        ready = self.ready[self.tokenised.index(one)]
+        evidence = evidence_of(ready.in_world(0), one.tokens)
+        write_report(model, one.tokens, folder, epoch, kept, inconsistency, evidence)
 
 
 def versions() -> dict[str, str]:
@@ -231,7 +238,8 @@ def _trusted(
         return ready
     present = torch.from_numpy(tokenised.tokens.present)[None]
     nothing = torch.zeros_like(present)
-    output = model(torch.from_numpy(tokenised.tokens.tokens)[None], present, ~nothing[..., 0], nothing)
+    evidence = evidence_input([evidence_of(ready.in_world(0), tokenised.tokens)])
+    output = model(torch.from_numpy(tokenised.tokens.tokens)[None], present, ~nothing[..., 0], nothing, evidence)
     logits = output.inconsistency_logit[0].double().numpy()
     doubted = probabilities(logits, card.calibration_scale, card.calibration_offset) >= _IN_DOUBT * card.threshold
     return replace(ready, trusted=ready.trusted & ~doubted)
