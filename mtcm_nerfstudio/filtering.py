@@ -1,6 +1,7 @@
-"""The whole line as one function: capture → tokens → verdicts → views → decisions, and the files it leaves."""
+"""The whole line as one function: capture → tokens and evidence → verdicts → repair → views → decisions."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,14 @@ from mtcm_nerfstudio import decisions as decisions_file
 from mtcm_nerfstudio.capture.capture import Capture
 from mtcm_nerfstudio.capture.read import SourceChoice, read_capture
 from mtcm_nerfstudio.consistency.checkpoint import CheckpointCard, load_checkpoint, read_card
-from mtcm_nerfstudio.decisions import Decisions, FrameDecision
+from mtcm_nerfstudio.decisions import Decisions, FrameDecision, Matrix
 from mtcm_nerfstudio.tokens.cache import Cache
 from mtcm_nerfstudio.tokens.embedders.base import EmbedderName
 from mtcm_nerfstudio.tokens.tokenise import TokenisedCapture, tokens_of
 from mtcm_nerfstudio.tokens.tokens import assemble_tokens
-from mtcm_nerfstudio.verdicts.rules import RuledOut, rule_out
-from mtcm_nerfstudio.verdicts.score import Scores, score_frames
-from mtcm_nerfstudio.verdicts.verdict import GuardRails, Verdict, judge
+from mtcm_nerfstudio.verdicts.rules import rule_out
+from mtcm_nerfstudio.verdicts.scored import repair_capture, score_capture
+from mtcm_nerfstudio.verdicts.verdict import GuardRails, Ruling, Verdict, judge
 from mtcm_nerfstudio.views.labels import labels
 from mtcm_nerfstudio.views.summary import summary_lines, warnings_of
 from mtcm_nerfstudio.views.write import EMBEDDINGS, write_decision_exports, write_embeddings
@@ -43,6 +44,14 @@ class FilterSettings:
     """Never leave fewer frames than this (where the capture has as many)."""
     max_drop_share: float = 0.5
     """Never drop more than this share of the frames that can be trained on, in [0, 1]."""
+
+    evidence: bool = True
+    """Compare the frames' local features as well: it takes a second or so for every ten frames, and finds wrong poses
+    that nothing else shows. Without it, tokens alone are judged."""
+    repair: bool = True
+    """Keep a frame whose image agrees and whose pose does not, at the pose that its matches give, where they do."""
+    keep_exposure: bool = False
+    """Keep frames that are only too dark or too bright, for a NeRF that models exposure."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -132,20 +141,24 @@ def filter_capture(capture: Capture, settings: FilterSettings, cache: Cache, pro
         ValueError: the checkpoint was trained on another embedding, or an embedding file is damaged.
     """
     model, card = load_checkpoint(settings.checkpoint)
+    threshold = card.threshold if settings.threshold is None else settings.threshold
     tokenised = tokens_of(capture, embedder_for(settings, card), cache, progress)
     ruled = rule_out(tokenised)
-    scores = _scores_of_all(ruled, score_frames(model, card, ruled.raw.subset(ruled.readable)), model.config.d_model)
-    threshold = card.threshold if settings.threshold is None else settings.threshold
-    verdicts = judge(ruled, assemble_tokens(ruled.raw), scores, threshold, settings.guard_rails)
+    scored = score_capture(model, card, capture, ruled, cache, settings.evidence, progress)
+    repaired: dict[int, Matrix] = {}
+    if settings.repair:
+        scored, repaired = repair_capture(model, card, ruled, scored, threshold, cache)
+    rules = Ruling(threshold, settings.guard_rails, settings.keep_exposure, frozenset(repaired))
+    verdicts = judge(ruled, assemble_tokens(ruled.raw), scored, rules)
     decisions = Decisions(
         capture_digest=capture_digest(capture, cache),
         settings=settings_record(settings, card),
         checkpoint=f"{card.name} {card.digest[:16]}",
         embedder=tokenised.raw.embedder,
         threshold=threshold,
-        frames=_frame_decisions(tokenised, verdicts),
+        frames=_frame_decisions(tokenised, verdicts, repaired),
     )
-    return Filtered(decisions, scores.states)
+    return Filtered(decisions, scored.scores.states)
 
 
 def embedder_for(settings: FilterSettings, card: CheckpointCard) -> EmbedderName:
@@ -169,6 +182,9 @@ def settings_record(settings: FilterSettings, card: CheckpointCard) -> dict[str,
         "threshold": settings.threshold,
         "min_frames": settings.min_frames,
         "max_drop_share": settings.max_drop_share,
+        "evidence": settings.evidence,
+        "repair": settings.repair,
+        "keep_exposure": settings.keep_exposure,
     }
 
 
@@ -195,19 +211,9 @@ def summary(result: FilterResult) -> list[str]:
     return summary_lines(result.capture.name, result.decisions, notes, result.reused)
 
 
-def _scores_of_all(ruled: RuledOut, scores: Scores, width: int) -> Scores:
-    """Spread the scores of the frames that were read over all frames, NaN for the others."""
-
-    def spread(values: Float[np.ndarray, "read ..."]) -> Float[np.ndarray, "frame ..."]:
-        out = np.full((len(ruled.readable), *values.shape[1:]), np.nan)
-        out[ruled.readable] = values
-        return out
-
-    states = scores.states if len(scores) else np.zeros((0, width))
-    return Scores(spread(scores.inconsistency), spread(scores.modality), spread(scores.reasons), spread(states))
-
-
-def _frame_decisions(tokenised: TokenisedCapture, verdicts: tuple[Verdict, ...]) -> tuple[FrameDecision, ...]:
+def _frame_decisions(
+    tokenised: TokenisedCapture, verdicts: tuple[Verdict, ...], repaired: Mapping[int, Matrix]
+) -> tuple[FrameDecision, ...]:
     names = tokenised.raw.file_paths
     return tuple(
         FrameDecision(
@@ -220,8 +226,9 @@ def _frame_decisions(tokenised: TokenisedCapture, verdicts: tuple[Verdict, ...])
             modality=verdict.modality,
             evidence=verdict.evidence,
             most_at_odds_with=None if verdict.most_at_odds_with is None else names[verdict.most_at_odds_with],
+            repaired_transform_matrix=repaired.get(i),
         )
-        for name, verdict, label in zip(names, verdicts, labels(tokenised.raw.c2w), strict=True)
+        for i, (name, verdict, label) in enumerate(zip(names, verdicts, labels(tokenised.raw.c2w), strict=True))
     )
 
 

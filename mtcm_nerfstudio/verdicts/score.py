@@ -8,7 +8,9 @@ import torch
 from jaxtyping import Float, Int
 
 from mtcm_nerfstudio.consistency.checkpoint import CheckpointCard
+from mtcm_nerfstudio.consistency.evidence import EvidenceInput, evidence_input
 from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer, ModelOutput
+from mtcm_nerfstudio.tokens.evidence.assess import Evidence
 from mtcm_nerfstudio.tokens.tokens import FrameTokens, RawFeatures, assemble_tokens
 
 ModelReason = Literal["pose", "blur", "exposure", "occlusion", "foreign"]
@@ -34,8 +36,10 @@ class Scores:
         return len(self.inconsistency)
 
 
-def score_frames(model: ConsistencyTransformer, card: CheckpointCard, raw: RawFeatures) -> Scores:
-    """Score every frame of a capture against all the others.
+def score_frames(
+    model: ConsistencyTransformer, card: CheckpointCard, raw: RawFeatures, evidence: Evidence | None = None
+) -> Scores:
+    """Score every frame of a capture against all the others, by its tokens and what matches say.
 
     A capture longer than the sequences that the checkpoint was trained on is read in windows of that length, each
     normalised by itself as in training: neighbouring frames together, with half a window's overlap. A frame's
@@ -46,7 +50,8 @@ def score_frames(model: ConsistencyTransformer, card: CheckpointCard, raw: RawFe
     sums = [np.zeros((len(raw), width)) for width in (1, 3, 5, model.config.d_model)]
     counts = np.zeros((len(raw), 1))
     for window in windows(len(raw), card.window):
-        output = read_tokens(model, assemble_tokens(raw.subset(window)))
+        part_of_evidence = None if evidence is None else evidence.subset(window)
+        output = read_tokens(model, assemble_tokens(raw.subset(window)), part_of_evidence)
         parts = (output.inconsistency_logit[..., None], output.modality_logits, output.reason_logits, output.states)
         for total, part in zip(sums, parts, strict=True):
             total[window] += part[0].double().cpu().numpy()
@@ -61,15 +66,17 @@ def score_frames(model: ConsistencyTransformer, card: CheckpointCard, raw: RawFe
 
 
 @torch.inference_mode()
-def read_tokens(model: ConsistencyTransformer, tokens: FrameTokens) -> ModelOutput:
+def read_tokens(model: ConsistencyTransformer, tokens: FrameTokens, evidence: Evidence | None = None) -> ModelOutput:
     """Run the transformer once over the tokens of one capture, nothing hidden."""
     device = next(model.parameters()).device
     present = torch.from_numpy(tokens.present).to(device)[None]
+    given = evidence_input([evidence])
     return model(
         torch.from_numpy(tokens.tokens).to(device)[None],
         present,
         torch.ones_like(present[..., 0]),
         torch.zeros_like(present),
+        None if given is None else EvidenceInput(*(part.to(device) for part in given)),
     )
 
 

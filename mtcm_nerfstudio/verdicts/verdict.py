@@ -1,16 +1,18 @@
 """From scores to verdicts: which frames go, why, and which guard-rail held one back."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from mtcm_nerfstudio.decisions import DecidedBy, ModalityScores, Reason
 from mtcm_nerfstudio.tokens.tokens import PARTS, FrameTokens
-from mtcm_nerfstudio.verdicts.neighbours import Neighbourhood, compare_neighbours
+from mtcm_nerfstudio.verdicts.grounds import Grounds
+from mtcm_nerfstudio.verdicts.neighbours import compare_neighbours
 from mtcm_nerfstudio.verdicts.rules import RuledOut
 from mtcm_nerfstudio.verdicts.score import MODEL_REASONS, Scores
+from mtcm_nerfstudio.verdicts.scored import Scored
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,19 @@ class GuardRails:
 
 
 @dataclass(frozen=True)
+class Ruling:
+    """How scores become verdicts."""
+
+    threshold: float
+    """Frames whose inconsistency is at or above this go."""
+    guard_rails: GuardRails = field(default_factory=GuardRails)
+    keep_exposure: bool = False
+    """Whether frames that are only too dark or too bright stay."""
+    repaired: frozenset[int] = frozenset()
+    """Frames that have been given another pose, and stay."""
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What is to be done with one frame, and the grounds."""
 
@@ -50,28 +65,34 @@ class Verdict:
     """Whether a guard-rail kept a frame that the model would have dropped."""
 
 
-def judge(
-    ruled: RuledOut, tokens: FrameTokens, scores: Scores, threshold: float, guard_rails: GuardRails
-) -> tuple[Verdict, ...]:
+def judge(ruled: RuledOut, tokens: FrameTokens, scored: Scored, ruling: Ruling) -> tuple[Verdict, ...]:
     """Judge every frame of a capture.
 
     Args:
         ruled: what the rules say of all frames.
         tokens: tokens of all frames, poses that are absurdly far out taken for absent.
-        scores: the transformer's word on all frames (NaN for those that it did not read).
-        threshold: frames whose inconsistency is at or above this go.
-        guard_rails: how many may go at most.
+        scored: the transformer's word on all frames, and the evidence.
+        ruling: how scores become verdicts.
     """
     judged = np.array([reason is None for reason in ruled.reasons])
-    guilty = judged & (np.nan_to_num(scores.inconsistency) >= threshold)
-    dropped = _worst(scores.inconsistency, guilty, guard_rails.most_to_drop(int(judged.sum())))
+    scores = scored.scores
+    guilty = judged & (np.nan_to_num(scores.inconsistency) >= ruling.threshold)
+    excused = np.isin(np.arange(len(judged)), list(ruling.repaired))
+    if ruling.keep_exposure:
+        excused |= np.nan_to_num(scores.reasons).argmax(axis=1) == MODEL_REASONS.index("exposure")
+    most = ruling.guard_rails.most_to_drop(int(judged.sum()))
+    dropped = _worst(scores.inconsistency, guilty & ~excused, most)
     neighbourhood = compare_neighbours(tokens)
-    return tuple(
-        _ruled(reason, tokens.present[i], scores, i)
-        if reason is not None
-        else _scored(i, bool(dropped[i]), bool(guilty[i]), tokens.present[i], scores, neighbourhood)
-        for i, reason in enumerate(ruled.reasons)
-    )
+    now, claimed = (Grounds(neighbourhood, evidence) for evidence in (scored.evidence, scored.claimed))
+    verdicts = []
+    for i, reason in enumerate(ruled.reasons):
+        if reason is not None:
+            verdicts.append(_ruled(reason, tokens.present[i], scores, i))
+            continue
+        repaired = i in ruling.repaired
+        finding = _Finding(bool(guilty[i]), bool(dropped[i]), bool(excused[i]), repaired)
+        verdicts.append(_judged(i, finding, tokens, scores, claimed if repaired else now))
+    return tuple(verdicts)
 
 
 def _worst(
@@ -91,25 +112,30 @@ def _ruled(reason: Reason, present: Bool[np.ndarray, "5"], scores: Scores, i: in
     return Verdict(1.0, False, reason, "rule", modality, {}, None, False)
 
 
-def _scored(
-    i: int,
-    dropped: bool,
-    guilty: bool,
-    present: Bool[np.ndarray, "5"],
-    scores: Scores,
-    neighbourhood: Neighbourhood,
-) -> Verdict:
-    likeliest: Reason = MODEL_REASONS[int(np.argmax(scores.reasons[i]))]
-    odd = neighbourhood.odd_pose[i] if likeliest == "pose" else neighbourhood.odd_image[i]
+@dataclass(frozen=True)
+class _Finding:
+    """What is known about one frame when its verdict is written."""
+
+    guilty: bool
+    dropped: bool
+    excused: bool
+    repaired: bool
+
+
+def _judged(i: int, finding: _Finding, tokens: FrameTokens, scores: Scores, grounds: Grounds) -> Verdict:
+    likeliest = MODEL_REASONS[int(np.argmax(scores.reasons[i]))]
+    reason: Reason | None = likeliest if finding.dropped else "pose" if finding.repaired else None
     return Verdict(
         inconsistency=float(scores.inconsistency[i]),
-        kept=not dropped,
-        reason=likeliest if dropped else None,
+        kept=not finding.dropped,
+        reason=reason,
         decided_by="model",
-        modality=_modality(present, scores, i),
-        evidence=_evidence(neighbourhood, i),
-        most_at_odds_with=int(odd) if guilty and odd >= 0 else None,
-        spared=guilty and not dropped,
+        modality=_modality(tokens.present[i], scores, i),
+        evidence=grounds.numbers(i),
+        most_at_odds_with=grounds.most_at_odds(i, "pose" if finding.repaired else likeliest)
+        if finding.guilty
+        else None,
+        spared=finding.guilty and not finding.dropped and not finding.excused,
     )
 
 
@@ -120,11 +146,3 @@ def _modality(present: Bool[np.ndarray, "5"], scores: Scores, i: int) -> Modalit
         for k, part in enumerate(("embedding", "pose", "timestamp"))
     ]
     return ModalityScores(*values)
-
-
-def _evidence(neighbourhood: Neighbourhood, i: int) -> dict[str, float]:
-    found = {
-        "image_difference_from_pose_neighbours": float(neighbourhood.image_difference[i]),
-        "pose_distance_from_lookalikes": float(neighbourhood.pose_difference[i]),
-    }
-    return {name: value for name, value in found.items() if math.isfinite(value)}

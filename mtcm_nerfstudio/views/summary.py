@@ -13,7 +13,7 @@ _POSE_NOT_BELIEVED = ("pose", "foreign", "invalid pose")
 
 
 def summary_lines(name: str, decisions: Decisions, notes: Sequence[str] = (), reused: bool = False) -> list[str]:
-    """Return the summary of a capture's decisions: the counts, a line for each frame that was dropped, and notes.
+    """Return the summary of a capture's decisions: counts, a line for each frame dropped or repaired, and notes.
 
     Args:
         name: the capture's.
@@ -28,15 +28,16 @@ def summary_lines(name: str, decisions: Decisions, notes: Sequence[str] = (), re
     earlier = " (decided earlier)" if reused else ""
     return [
         f"MTCM: {name}: kept {len(decisions.kept)} of {len(decisions.frames)} frames, {dropped}{repaired}{earlier}",
-        *(_dropped_line(frame) for frame in decisions.dropped),
+        *(_line("dropped", frame) for frame in decisions.dropped),
+        *(_line("repaired", frame) for frame in decisions.repaired),
         *(f"  note: {note}" for note in notes),
     ]
 
 
-def _dropped_line(frame: FrameDecision) -> str:
+def _line(done: str, frame: FrameDecision) -> str:
     grounds = f"inconsistency {frame.inconsistency:.2f}" if frame.decided_by == "model" else f"by {frame.decided_by}"
     at_odds = f", most at odds with {frame.most_at_odds_with}" if frame.most_at_odds_with else ""
-    return f"  dropped {frame.file_path}: {frame.reason} ({grounds}{at_odds})"
+    return f"  {done} {frame.file_path}: {frame.reason} ({grounds}{at_odds})"
 
 
 def warnings_of(decisions: Decisions, capture: Capture) -> tuple[str, ...]:
@@ -48,7 +49,7 @@ def warnings_of(decisions: Decisions, capture: Capture) -> tuple[str, ...]:
     """
     names = [frame.file_path for frame in decisions.frames]
     out = []
-    spared = [f.file_path for f in decisions.kept if f.decided_by == "model" and f.inconsistency >= decisions.threshold]
+    spared = [frame.file_path for frame in decisions.kept if _was_spared(frame, decisions)]
     if spared:
         share = 1.0 - float(decisions.settings.get("max_drop_share", 0.0))
         out.append(
@@ -68,6 +69,12 @@ def warnings_of(decisions: Decisions, capture: Capture) -> tuple[str, ...]:
     if not any(frame.has_usable_pose for frame in capture.frames):
         out.append("No frame has a pose: frames were judged by image and time alone. Pose them with ns-mtcm-process.")
     return tuple(out)
+
+
+def _was_spared(frame: FrameDecision, decisions: Decisions) -> bool:
+    """Tell whether a guard-rail alone kept a frame: the model would drop it, and nobody asked for it to stay."""
+    guilty = frame.decided_by == "model" and frame.inconsistency >= decisions.threshold
+    return guilty and frame.repaired_transform_matrix is None and not decisions.settings.get("keep_exposure")
 
 
 def _named(names: Sequence[str], most: int = 5) -> str:

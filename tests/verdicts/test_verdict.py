@@ -8,12 +8,14 @@ from hypothesis import strategies as st
 from tiny_capture import names, orbit
 
 from mtcm_nerfstudio.capture.capture import Capture
+from mtcm_nerfstudio.tokens.evidence.assess import FRAME_NUMBERS, PAIR_NUMBERS, Evidence
 from mtcm_nerfstudio.tokens.tokenise import TokenisedCapture
 from mtcm_nerfstudio.tokens.tokens import RawFeatures, assemble_tokens
 from mtcm_nerfstudio.verdicts.neighbours import compare_neighbours
 from mtcm_nerfstudio.verdicts.rules import rule_out
-from mtcm_nerfstudio.verdicts.score import Scores
-from mtcm_nerfstudio.verdicts.verdict import GuardRails, judge
+from mtcm_nerfstudio.verdicts.score import MODEL_REASONS, Scores
+from mtcm_nerfstudio.verdicts.scored import Scored
+from mtcm_nerfstudio.verdicts.verdict import GuardRails, Ruling, judge
 
 
 def features(count: int = 20) -> RawFeatures:
@@ -39,9 +41,12 @@ def scores(inconsistency) -> Scores:
     return Scores(values, np.full((count, 3), 0.5), reasons, np.zeros((count, 256)))
 
 
-def verdicts_of(raw, inconsistency, status=None, rails=None):
+def verdicts_of(raw, inconsistency, status=None, rails=None, evidence=None, reason="blur", **ruling):
     ruled = rule_out(tokenised(raw, status))
-    return judge(ruled, assemble_tokens(ruled.raw), scores(inconsistency), 0.5, rails or GuardRails(0, 1.0))
+    found = scores(inconsistency)
+    found.reasons[:] = 0.1 + 0.5 * (np.array(MODEL_REASONS) == reason)
+    rules = Ruling(0.5, rails or GuardRails(0, 1.0), **ruling)
+    return judge(ruled, assemble_tokens(ruled.raw), Scored(found, evidence, None), rules)
 
 
 def test_rules_name_what_cannot_be_trained_on():
@@ -80,6 +85,55 @@ def test_what_rules_say_stands_whatever_the_model_thinks():
     )
     assert (found[3].reason, found[3].decided_by, found[3].modality.pose) == ("pose", "rule", 1.0)
     assert found[0].modality.image is not None or not np.isfinite(raw.embeddings[0]).all()
+
+
+def test_a_repaired_frame_stays_and_says_why():
+    inconsistency = np.full(20, 0.1)
+    inconsistency[[4, 9]] = 0.9
+    found = verdicts_of(features(), inconsistency, reason="pose", repaired=frozenset({4}))
+    assert (found[4].kept, found[4].reason, found[4].inconsistency, found[4].spared) == (True, "pose", 0.9, False)
+    assert found[4].most_at_odds_with is not None
+    assert (found[9].kept, found[9].reason) == (False, "pose")
+
+
+def test_frames_that_are_only_dark_stay_on_request():
+    inconsistency = np.full(20, 0.1)
+    inconsistency[4] = 0.9
+    kept = verdicts_of(features(), inconsistency, reason="exposure", keep_exposure=True)[4]
+    assert (kept.kept, kept.reason, kept.spared) == (True, None, False)
+    assert not verdicts_of(features(), inconsistency, reason="exposure")[4].kept
+    assert not verdicts_of(features(), inconsistency, reason="blur", keep_exposure=True)[4].kept
+
+
+def evidence_with(about: dict[tuple[int, int], dict[str, float]]) -> Evidence:
+    """Evidence about pairs, the same from both ends; what is not named is zero."""
+    pairs = np.array(sorted(about))
+    numbers = np.zeros((len(pairs), 2, len(PAIR_NUMBERS)))
+    for row, pair in enumerate(sorted(about)):
+        for name, value in about[pair].items():
+            numbers[row, :, PAIR_NUMBERS.index(name)] = value
+    return Evidence(np.zeros((20, len(FRAME_NUMBERS))), pairs, numbers)
+
+
+@pytest.mark.parametrize(
+    ("reason", "telling"),
+    [
+        ("pose", {"matches": 1.0, "tested": 1.0, "obeys": 0.0, "trust of partner": 1.0}),
+        ("blur", {"sharper": -1.0, "verified": 1.0}),
+        ("exposure", {"brighter": -0.7, "trust of partner": 1.0}),
+        ("occlusion", {"matches": 1.5, "trust of partner": 1.0}),
+        ("foreign", {"verified": 0.0, "angle": 0.05}),
+    ],
+)
+def test_the_frame_most_at_odds_is_the_one_that_shows_the_fault_best(reason, telling):
+    harmless = {"matches": 0.9, "tested": 1.0, "obeys": 1.0, "verified": 1.0, "trust of partner": 1.0, "angle": 0.3}
+    evidence = evidence_with({(4, 11): telling, (3, 4): harmless, (4, 5): harmless, (0, 1): telling})
+    inconsistency = np.full(20, 0.1)
+    inconsistency[4] = 0.9
+    found = verdicts_of(features(), inconsistency, reason=reason, evidence=evidence)
+    assert found[4].most_at_odds_with == 11 and found[3].most_at_odds_with is None
+    assert found[4].evidence["most_verified_matches"] == 0
+    assert set(found[4].evidence) > set(verdicts_of(features(), inconsistency)[4].evidence)
 
 
 @given(

@@ -1,0 +1,78 @@
+"""The grounds of a verdict: numbers a person can read, and the frame that shows best what is wrong."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from mtcm_nerfstudio.tokens.evidence.assess import PAIR_NUMBERS, Evidence
+from mtcm_nerfstudio.verdicts.neighbours import Neighbourhood
+from mtcm_nerfstudio.verdicts.score import ModelReason
+
+
+@dataclass(frozen=True, eq=False)
+class Grounds:
+    """What embeddings and poses of neighbours say, and what matches say where they were looked at."""
+
+    neighbourhood: Neighbourhood
+    evidence: Evidence | None
+
+    def numbers(self, i: int) -> dict[str, float]:
+        """Return a frame's numbers by name, without those that are not known."""
+        found = {
+            "image_difference_from_pose_neighbours": float(self.neighbourhood.image_difference[i]),
+            "pose_distance_from_lookalikes": float(self.neighbourhood.pose_difference[i]),
+        }
+        if self.evidence is not None:
+            found |= _readable_numbers(self.evidence, i)
+        return {name: value for name, value in found.items() if math.isfinite(value)}
+
+    def most_at_odds(self, i: int, reason: ModelReason) -> int | None:
+        """Return the frame beside which the fault shows best, None where there is none."""
+        if self.evidence is not None and (partner := _odd_partner(self.evidence, i, reason)) is not None:
+            return partner
+        odd = self.neighbourhood.odd_pose[i] if reason == "pose" else self.neighbourhood.odd_image[i]
+        return int(odd) if odd >= 0 else None
+
+
+def _readable_numbers(evidence: Evidence, i: int) -> dict[str, float]:
+    """Turn the network's numbers back into such that a person understands."""
+    return {
+        "most_verified_matches": float(round(math.expm1(5.0 * float(evidence.number("most matches")[i])))),
+        "matches_that_obey_pose": float(evidence.number("obeys trusted")[i]),
+        "trust_of_pose": float(evidence.number("trust")[i]),
+        "turn_that_would_help_degrees": 0.2 * math.expm1(3.0 * float(evidence.number("own turn")[i])),
+        "log_sharpness_over_partners": float(evidence.number("sharper")[i]),
+        "log_brightness_over_partners": float(evidence.number("brighter")[i]),
+        "share_not_seen_as_by_partners": float(evidence.number("missing")[i]),
+    }
+
+
+def _odd_partner(evidence: Evidence, i: int, reason: ModelReason) -> int | None:
+    """Return the partner that contradicts a frame most: one that can be relied upon, by what the reason is about."""
+    partners, numbers = _partners(evidence, i)
+    if not len(partners):
+        return None
+    column = {name: numbers[:, place] for place, name in enumerate(PAIR_NUMBERS)}
+    trust, matches = column["trust of partner"], column["matches"]
+    match reason:
+        case "pose":
+            odd = matches * column["tested"] * (1.0 - column["obeys"]) * trust
+        case "blur":
+            odd = -column["sharper"] * column["verified"]
+        case "exposure":
+            odd = np.abs(column["brighter"]) * trust
+        case "occlusion":
+            odd = matches * trust
+        case "foreign":
+            odd = (1.0 - column["verified"]) / (1.0 + column["angle"] + column["baseline"])
+    best = int(np.argmax(np.round(odd, 6)))
+    return int(partners[best]) if odd[best] > 0 else None
+
+
+def _partners(evidence: Evidence, i: int) -> tuple[Int[np.ndarray, " partner"], Float[np.ndarray, "partner number"]]:
+    """Return who a frame was compared with, and the numbers as the frame sees them."""
+    first, second = (np.flatnonzero(evidence.pairs[:, side] == i) for side in range(2))
+    partners = np.concatenate([evidence.pairs[first, 1], evidence.pairs[second, 0]])
+    return partners, np.concatenate([evidence.of_pairs[first, 0], evidence.of_pairs[second, 1]])

@@ -1,0 +1,254 @@
+"""Poses for frames that are all right but for their pose: found anew from what they have in common with the others.
+
+Points that a suspect shares with trusted frames are triangulated from these, the suspect's camera is put where it sees
+them as it does (PnP with RANSAC), and camera and points are refined together (bundle adjustment in which every camera
+but the suspect's is held). A repaired frame counts as trusted in the next round, so that a run of frames that were
+moved together is repaired from its ends inwards.
+
+Cameras are world-to-camera matrices with OpenCV axes, in the frame of reference that the trusted cameras define.
+Lengths in images are pixels at a longer side of 1000.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy.sparse import csr_array, diags_array
+
+from mtcm_nerfstudio.capture.poses import OPENGL_FROM_OPENCV, capture_frame, nearest_rotation
+from mtcm_nerfstudio.tokens.evidence.bank import MatchBank
+from mtcm_nerfstudio.tokens.evidence.collect import Matched
+from mtcm_nerfstudio.tokens.evidence.geometry import OBEYS, SeenByTwo, residuals
+from mtcm_nerfstudio.tokens.evidence.rays import focal_px
+from mtcm_nerfstudio.verdicts.placing import FEWEST, Sightings, placed, refined_camera, triangulated
+
+LEAST_SHARE = 0.7
+"""Share of a frame's matches with trusted frames that must obey its new pose (see ``geometry.OBEYS``)."""
+CLEARLY = 0.1
+"""By how much this share must grow: what the claimed pose explains as well is no reason to move a frame."""
+LARGEST_TURN = 0.5
+"""Standard deviation of a new pose's direction, in degrees, if points were found to one pixel."""
+LARGEST_SHIFT = 0.02
+"""The same of its position, in units of the capture."""
+
+_WITNESSES, _TESTABLE = 2, 8
+"""Trusted frames with so many matches that a new pose needs: one that is wrong itself must not lead another astray."""
+_LEAST_STANDING = 0.5
+"""Share of a trusted frame's matches with the other trusted frames that must obey, or it is not trusted after all."""
+_VOTES = 10
+"""Rounds in which trusted frames say which of them they believe."""
+_OF_EACH = 60
+"""Points that are taken of those that each frame shares with the suspect: more make it slower and hardly better."""
+_GOLDEN = 0.5 * (np.sqrt(5.0) - 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class _Web:
+    """The points of all frames under one numbering, and which were matched with which."""
+
+    first: Int[np.ndarray, " boundary"]
+    """First point of each frame, then the number of all points."""
+    frame: Int[np.ndarray, " node"]
+    rays: Float[np.ndarray, "node 2"]
+    focal: Float[np.ndarray, " frame"]
+    """NaN for frames whose lens is not known; none of their points is linked."""
+    links: csr_array
+
+
+@dataclass(frozen=True, eq=False)
+class _Scene:
+    """What is known at the beginning of a round."""
+
+    web: _Web
+    bank: MatchBank
+    cameras: Float[np.ndarray, "frame 4 4"]
+    known: Bool[np.ndarray, " frame"]
+    """Frames whose cameras are believed."""
+
+    @cached_property
+    def links(self) -> csr_array:
+        """Links that end in frames that are known."""
+        return csr_array(self.web.links @ diags_array(self.known[self.web.frame].astype(np.float32)))
+
+    def moved(self, found: Mapping[int, Float[np.ndarray, "4 4"] | None]) -> "_Scene":
+        """Return the scene in which some frames are where they were found, and known if the others bear them out."""
+        cameras, known = self.cameras.copy(), self.known.copy()
+        for i, camera in found.items():
+            if camera is not None:
+                cameras[i], known[i] = camera, True
+        return _Scene(self.web, self.bank, cameras, known & (_standing(self.bank, cameras, known) >= _LEAST_STANDING))
+
+
+def repair_poses(
+    matched: Matched,
+    c2w: Float[np.ndarray, "frame 4 4"],
+    suspects: Bool[np.ndarray, " frame"],
+    trusted: Bool[np.ndarray, " frame"],
+) -> dict[int, Float[np.ndarray, "4 4"]]:
+    """Find new poses for suspects by what they have in common with trusted frames.
+
+    Args:
+        matched: the capture's matches.
+        c2w: claimed OpenGL camera-to-world matrices, in any world and unit; NaN for frames without a pose.
+        suspects: frames to move. Those without a pose or without a known lens are left alone.
+        trusted: frames that stay and say where the others belong. Those that contradict most of the others are not
+            believed; suspects are not trusted, whatever is said here.
+
+    Returns:
+        New poses in the same world, by frame: those that are sure and fit clearly better than what was claimed.
+    """
+    web = _web(matched)
+    posed = np.isfinite(c2w).all(axis=(1, 2)) & np.isfinite(web.focal)
+    known, waiting = trusted & ~suspects & posed, suspects & posed
+    if known.sum() < 2 or not waiting.any():
+        return {}
+    reference = capture_frame(c2w[known])
+    cameras = np.tile(np.eye(4), (len(c2w), 1, 1))
+    cameras[posed] = _cameras_of(reference.to_capture(c2w[posed]))
+    scene = _Scene(web, matched.bank, cameras, known).moved({})
+    fresh, repaired = scene.known, np.zeros_like(known)
+    while fresh.any():
+        # What failed before fails again unless a frame that it has something in common with is known by now.
+        touched = waiting & (matched.bank.row[:, fresh] > 0).any(axis=1)
+        found = {int(i): _repaired(scene, int(i)) for i in np.flatnonzero(touched)}
+        scene, fresh = scene.moved(found), np.zeros_like(known)
+        fresh[[i for i, camera in found.items() if camera is not None]] = True
+        waiting, repaired = waiting & ~fresh, repaired | fresh
+    # Those that were repaired first did not know of those that were repaired later.
+    beside = repaired & (matched.bank.row[:, repaired] > 0).any(axis=1)
+    scene = scene.moved({int(i): _settled(scene, int(i)) for i in np.flatnonzero(beside)})
+    poses = reference.to_world(np.linalg.inv(scene.cameras) @ OPENGL_FROM_OPENCV)
+    index = [int(i) for i in np.flatnonzero(repaired & scene.known)]
+    return {i: poses[i] for i in index if _share(scene, scene.cameras, i) >= LEAST_SHARE}
+
+
+def _web(matched: Matched) -> _Web:
+    """Link the matched points of all frames whose lens is known."""
+    counts = np.array([len(one.features) for one in matched.seen])
+    rays = [one.rays for one in matched.seen]
+    focal = np.array(
+        [np.nan if r is None else focal_px(one.intrinsics) for r, one in zip(rays, matched.seen, strict=True)]
+    )
+    first = np.concatenate([[0], np.cumsum(counts)])
+    unknown = [np.full((count, 2), np.nan) for count in counts]
+    every = np.concatenate([u if r is None else r for r, u in zip(rays, unknown, strict=True)])
+    ends = [first[[i, j]] + pair.indices for (i, j), pair in sorted(matched.matches.items())]
+    a, b = np.concatenate([*ends, np.zeros((0, 2), dtype=int)]).T
+    sound = np.isfinite(every[a]).all(axis=1) & np.isfinite(every[b]).all(axis=1)
+    a, b = a[sound], b[sound]
+    both = (np.concatenate([a, b]), np.concatenate([b, a]))
+    links = csr_array((np.ones(2 * len(a), dtype=np.float32), both), shape=(len(every), len(every)))
+    return _Web(first, np.repeat(np.arange(len(counts)), counts), every, focal, links)
+
+
+def _cameras_of(c2w: Float[np.ndarray, "frame 4 4"]) -> Float[np.ndarray, "frame 4 4"]:
+    """Return world-to-camera matrices with OpenCV axes; some captures carry scale or shear in theirs."""
+    rigid = c2w.copy()
+    rigid[:, :3, :3] = nearest_rotation(c2w[:, :3, :3])
+    return np.linalg.inv(rigid @ OPENGL_FROM_OPENCV)
+
+
+def _obeying(
+    bank: MatchBank, cameras: Float[np.ndarray, "frame 4 4"], pairs: Int[np.ndarray, "pair 2"]
+) -> tuple[Float[np.ndarray, " pair"], Float[np.ndarray, " pair"]]:
+    """Return how many of each pair's matches obey the cameras, by those that were sampled, and how many there are."""
+    rows = bank.row[pairs[:, 0], pairs[:, 1]]
+    there = bank.there[rows]
+    seen = SeenByTwo(pairs, np.nan_to_num(bank.rays[rows]).astype(np.float64), there, bank.focal[pairs].mean(axis=1))
+    obey = there & (residuals(seen, np.linalg.inv(cameras)) < OBEYS)
+    share = obey.sum(axis=1) / np.maximum(there.sum(axis=1), 1)
+    count = np.where(there.any(axis=1), bank.verified[rows], 0.0)
+    return share * count, count
+
+
+def _standing(
+    bank: MatchBank, cameras: Float[np.ndarray, "frame 4 4"], known: Bool[np.ndarray, " frame"]
+) -> Float[np.ndarray, " frame"]:
+    """Return the share of each frame's matches with known frames that obey, those of good standing counting most."""
+    pairs = np.argwhere(np.triu((bank.row > 0) & known[:, None] & known[None, :], 1))
+    obey, there = _obeying(bank, cameras, pairs)
+    i, j = pairs.T
+    standing = np.ones(len(known))
+    for _ in range(_VOTES):
+        share = [
+            np.bincount(i, count * standing[j], len(known)) + np.bincount(j, count * standing[i], len(known))
+            for count in (obey, there)
+        ]
+        standing = np.where(share[1] > 0, share[0] / np.maximum(share[1], 1e-12), 1.0)
+    return standing
+
+
+def _share(scene: _Scene, cameras: Float[np.ndarray, "frame 4 4"], i: int) -> float:
+    """Return the share of a frame's matches with known frames that obey the cameras; 0 where too few are known."""
+    others = np.flatnonzero((scene.bank.row[i] > 0) & scene.known)
+    pairs = np.sort(np.stack([others, np.full_like(others, i)], axis=1), axis=1)
+    obey, there = _obeying(scene.bank, cameras, pairs)
+    return float(obey.sum() / there.sum()) if (there >= _TESTABLE).sum() >= _WITNESSES else 0.0
+
+
+def _repaired(scene: _Scene, i: int) -> Float[np.ndarray, "4 4"] | None:
+    """Return a suspect's new camera, None where there is none that is sure."""
+    sightings = _sightings(scene, i)
+    if sightings is None:
+        return None
+    points, good = triangulated(sightings, scene.cameras, ~sightings.own)
+    camera = placed(sightings.rays[sightings.own][good], points[good], float(scene.web.focal[i]))
+    if camera is None:
+        return None
+    refined = refined_camera(sightings, _with(scene.cameras, i, camera), i)
+    if refined is None or refined.turn > LARGEST_TURN or refined.shift > LARGEST_SHIFT:
+        return None
+    after = _share(scene, _with(scene.cameras, i, refined.camera), i)
+    fits = after >= max(LEAST_SHARE, _share(scene, scene.cameras, i) + CLEARLY)
+    return refined.camera if fits else None
+
+
+def _settled(scene: _Scene, i: int) -> Float[np.ndarray, "4 4"] | None:
+    """Return a repaired frame's camera, refined once more with all that are known now; None where that went wrong."""
+    sightings = _sightings(scene, i)
+    refined = None if sightings is None else refined_camera(sightings, scene.cameras, i)
+    if refined is None:
+        return None
+    after = _share(scene, _with(scene.cameras, i, refined.camera), i)
+    return refined.camera if after >= min(LEAST_SHARE, _share(scene, scene.cameras, i)) else None
+
+
+def _with(
+    cameras: Float[np.ndarray, "frame 4 4"], i: int, camera: Float[np.ndarray, "4 4"]
+) -> Float[np.ndarray, "frame 4 4"]:
+    out = cameras.copy()
+    out[i] = camera
+    return out
+
+
+def _sightings(scene: _Scene, i: int) -> Sightings | None:
+    """Collect the points that a frame shares with known frames, and who else was matched with those that share them."""
+    web = scene.web
+    own = scene.links[web.first[i] : web.first[i + 1]]
+    if own.nnz < FEWEST:
+        return None
+    point, node = (own + own @ scene.links).nonzero()
+    others = web.frame[node] != i
+    point, node = point[others], node[others]
+    keep = _some_of_each(point, web.frame[node])[point]
+    points, point = np.unique(point[keep], return_inverse=True)
+    nodes = np.concatenate([node[keep], web.first[i] + points])
+    point = np.concatenate([point, np.arange(len(points))])
+    order = np.lexsort((nodes, point))
+    frame = web.frame[nodes[order]]
+    return Sightings(point[order], frame, web.rays[nodes[order]], web.focal[frame], frame == i)
+
+
+def _some_of_each(
+    point: Int[np.ndarray, " sighting"], frame: Int[np.ndarray, " sighting"]
+) -> Bool[np.ndarray, " point"]:
+    """Mark some of the points that each frame sees, all over the image, and the same for all frames where possible."""
+    # Multiples of the golden ratio, modulo 1, are spread evenly however many there are.
+    lot = np.arange(int(point.max()) + 1) * _GOLDEN % 1.0
+    order = np.lexsort((lot[point], frame))
+    rank = np.arange(len(order)) - np.searchsorted(frame[order], frame[order])
+    chosen = np.zeros(len(lot), dtype=bool)
+    chosen[point[order[rank < _OF_EACH]]] = True
+    return chosen

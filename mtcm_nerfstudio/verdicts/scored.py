@@ -1,0 +1,139 @@
+"""From a capture to scores of all its frames: matches, what they say, the transformer's word; then repaired poses."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float
+
+from mtcm_nerfstudio.capture.capture import Capture
+from mtcm_nerfstudio.consistency.checkpoint import CheckpointCard
+from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer
+from mtcm_nerfstudio.decisions import Matrix
+from mtcm_nerfstudio.tokens.cache import Cache
+from mtcm_nerfstudio.tokens.evidence.assess import Evidence, assess
+from mtcm_nerfstudio.tokens.evidence.collect import Matched, match_capture, with_poses
+from mtcm_nerfstudio.tokens.progress import progress_bars
+from mtcm_nerfstudio.tokens.tokens import RawFeatures, assemble_tokens
+from mtcm_nerfstudio.verdicts.repair import repair_poses
+from mtcm_nerfstudio.verdicts.rules import RuledOut
+from mtcm_nerfstudio.verdicts.score import MODEL_REASONS, Scores, score_frames
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """The transformer's word on every frame of a capture, and the evidence it had."""
+
+    scores: Scores
+    """NaN for frames that were not read."""
+    evidence: Evidence | None
+    """About all frames, in their order."""
+    matched: Matched | None
+    claimed: Evidence | None = None
+    """The evidence before any pose was repaired."""
+
+
+def score_capture(
+    model: ConsistencyTransformer,
+    card: CheckpointCard,
+    capture: Capture,
+    ruled: RuledOut,
+    cache: Cache,
+    with_evidence: bool = True,
+    progress: bool = True,
+) -> Scored:
+    """Score a capture as it claims to be."""
+    if not with_evidence or not ruled.readable.any():
+        return Scored(_scores(model, card, ruled, ruled.raw, None), None, None)
+    c2w = _in_own_frame(ruled.raw)
+    matched = match_capture(capture.frames, c2w, ruled.readable, cache, progress_bars(progress))
+    evidence = assess(matched.bank, c2w, ruled.readable)
+    return Scored(_scores(model, card, ruled, ruled.raw, evidence), evidence, matched)
+
+
+def repair_capture(
+    model: ConsistencyTransformer,
+    card: CheckpointCard,
+    ruled: RuledOut,
+    scored: Scored,
+    threshold: float,
+    cache: Cache,
+) -> tuple[Scored, dict[int, Matrix]]:
+    """Give frames whose image agrees and whose pose does not the pose that their matches with the others ask for.
+
+    A repaired pose stands if the transformer, shown the capture with it, finds the frame consistent. The frame keeps
+    the inconsistency that it had as claimed; all others are scored beside the repaired ones.
+
+    Returns:
+        The scores and evidence after the repair, and the repaired frames' camera-to-world matrices.
+    """
+    scores, matched = scored.scores, scored.matched
+    if matched is None:
+        return scored, {}
+    guilty = np.nan_to_num(scores.inconsistency) >= threshold
+    posed = ruled.readable & ruled.raw.posed
+    suspects = guilty & posed & (scores.reasons.argmax(axis=1) == MODEL_REASONS.index("pose"))
+    if not suspects.any():
+        return scored, {}
+    found = repair_poses(matched, ruled.raw.c2w, suspects, posed & ~guilty)
+    while found:
+        c2w = ruled.raw.c2w.copy()
+        c2w[list(found)] = np.stack(list(found.values()))
+        raw = replace(ruled.raw, c2w=c2w)
+        after = _scored_again(model, card, ruled, raw, matched, cache)
+        refuted = [i for i in found if not after.scores.inconsistency[i] < threshold]
+        if not refuted:
+            return _as_claimed(after, scored, found), {i: _matrix(pose) for i, pose in found.items()}
+        found = {i: pose for i, pose in found.items() if i not in refuted}
+    return scored, {}
+
+
+def _scored_again(
+    model: ConsistencyTransformer,
+    card: CheckpointCard,
+    ruled: RuledOut,
+    raw: RawFeatures,
+    matched: Matched,
+    cache: Cache,
+) -> Scored:
+    """Score with other poses; frames that these put side by side are matched as well."""
+    c2w = _in_own_frame(raw)
+    track = progress_bars(shown=False)
+    more = with_poses(matched.seen, matched.bank.likeness, c2w, ruled.readable, cache, track)
+    evidence = assess(more.bank, c2w, ruled.readable)
+    return Scored(_scores(model, card, ruled, raw, evidence), evidence, more)
+
+
+def _as_claimed(after: Scored, before: Scored, repaired: dict[int, np.ndarray]) -> Scored:
+    """Put back what the transformer said of the repaired frames as they were claimed to be."""
+    rows = list(repaired)
+    inconsistency, modality, reasons = (
+        getattr(after.scores, name).copy() for name in ("inconsistency", "modality", "reasons")
+    )
+    inconsistency[rows] = before.scores.inconsistency[rows]
+    modality[rows], reasons[rows] = before.scores.modality[rows], before.scores.reasons[rows]
+    scores = Scores(inconsistency, modality, reasons, after.scores.states)
+    return replace(after, scores=scores, claimed=before.evidence)
+
+
+def _scores(
+    model: ConsistencyTransformer, card: CheckpointCard, ruled: RuledOut, raw: RawFeatures, evidence: Evidence | None
+) -> Scores:
+    """Score the readable frames; NaN for the others."""
+    rows = np.flatnonzero(ruled.readable)
+    scores = score_frames(model, card, raw.subset(rows), None if evidence is None else evidence.subset(rows))
+
+    def spread(values: Float[np.ndarray, "read ..."]) -> Float[np.ndarray, "frame ..."]:
+        out = np.full((len(raw), *values.shape[1:]), np.nan)
+        out[rows] = values
+        return out
+
+    return Scores(*(spread(getattr(scores, name)) for name in ("inconsistency", "modality", "reasons", "states")))
+
+
+def _in_own_frame(raw: RawFeatures) -> Float[np.ndarray, "frame 4 4"]:
+    """Return the poses in the capture's own frame of reference and unit."""
+    return assemble_tokens(raw).capture_frame.to_capture(raw.c2w.astype(np.float64))
+
+
+def _matrix(pose: Float[np.ndarray, "4 4"]) -> Matrix:
+    return tuple(tuple(float(value) for value in row) for row in pose)
