@@ -3,11 +3,12 @@
 Usage:
     python scripts/benchmark_detection.py                             all captures in ../shared/captures
     python scripts/benchmark_detection.py --captures A B --seeds 5    two captures, five seeds
-    python scripts/benchmark_detection.py --checkpoints mtcm=runs/one
-    python scripts/benchmark_detection.py --checkpoints 'mtcm=runs/without_{capture}'    one left out at a time
+    python scripts/benchmark_detection.py --checkpoints MTCM=runs/one
+    python scripts/benchmark_detection.py --checkpoints 'MTCM=runs/without_{capture}'    one left out at a time
 
-Each kind of fault is tried alone, all of them mixed, and none of them (clean). The tables and every per-frame score
-go to data/results/detection.md and detection.json. Images are embedded once; the cache keeps them.
+Each kind of fault is tried alone, all of them mixed in several shares of the frames, and none of them (clean). Tables,
+every per-frame score and pictures go to data/results/detection*. Whatever is computed from an image or a pair of images
+is kept in the cache, so a second run takes minutes.
 """
 
 import itertools
@@ -19,17 +20,22 @@ from typing import Any
 
 import tyro
 from detection import tables
-from detection.figures import Figures, figures
-from detection.methods import Checkpoints, Judgement, Method, baselines
-from detection.trials import FeatureBank, PlannedTrial, Trial, plan_trial
-from rich.console import Console
-from rich.progress import track
+from detection.images import ImageBank
+from detection.judgement import Method, Outcome
+from detection.methods import baselines, judged_by, with_logistic
+from detection.mtcm import Checkpoints, variants
+from detection.natural import FILE, read_natural_faults
+from detection.record import command, versions
+from detection.report import Measured
+from detection.trials import CLEAN, PlannedTrial, mixed, plan_trial, subject_of
 
+from mtcm_nerfstudio.analysis.figures import save_figure
 from mtcm_nerfstudio.capture.capture import Capture
 from mtcm_nerfstudio.capture.faults import FAULT_KINDS, FaultKind
 from mtcm_nerfstudio.capture.read import read_capture
 from mtcm_nerfstudio.cli.errors import clear_errors
 from mtcm_nerfstudio.decisions import write_text_atomically
+from mtcm_nerfstudio.tokens.progress import progress_bars
 
 _SHARED = Path(__file__).resolve().parents[2] / "shared" / "captures"
 
@@ -48,19 +54,37 @@ class Benchmark:
     """Trials of each kind and capture."""
     share: float = 0.2
     """Of the frames that are made faulty, in (0, 1)."""
+    mixed_shares: tuple[float, ...] = (0.05, 0.4)
+    """Further shares to try all kinds mixed at, in (0, 1)."""
     kinds: tuple[FaultKind, ...] = FAULT_KINDS
     """Kinds of faults to try alone and mixed."""
     min_frames: int = 25
     """Captures with fewer posed frames lend foreign images only."""
+    natural_faults: Path = FILE
+    """The list of frames that are faulty as they came."""
     output_dir: Path = Path("data/results")
-    """Where detection.json and detection.md go."""
+    """Where detection.md, detection.json and the pictures go."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         if not 0.0 < self.share < 1.0:
             raise ValueError(f"--share must lie in (0, 1), got {self.share}")
+        if not all(0.0 < share < 1.0 for share in self.mixed_shares):
+            raise ValueError(f"--mixed-shares must lie in (0, 1), got {', '.join(map(str, self.mixed_shares))}")
         if self.seeds < 1:
             raise ValueError(f"--seeds must be at least 1, got {self.seeds}")
+
+    @property
+    def all_kinds(self) -> str:
+        """The kind of the trials that tell how well methods do over all kinds together."""
+        return mixed(self.share)
+
+    @property
+    def trial_kinds(self) -> dict[str, tuple[tuple[FaultKind, ...], float]]:
+        """Kinds of faults and share of the frames for each kind of trial."""
+        found: dict[str, tuple[tuple[FaultKind, ...], float]] = {kind: ((kind,), self.share) for kind in self.kinds}
+        found |= {mixed(share): (self.kinds, share) for share in sorted({self.share, *self.mixed_shares})}
+        return {**found, CLEAN: (self.kinds, 0.0)}
 
 
 def read_captures(benchmark: Benchmark) -> list[Capture]:
@@ -80,93 +104,66 @@ def read_captures(benchmark: Benchmark) -> list[Capture]:
     return captures
 
 
-def planned_trials(benchmark: Benchmark, captures: Sequence[Capture], bank: FeatureBank) -> list[PlannedTrial]:
-    """Draw all trials: every kind alone, mixed, and clean, for every seed and every capture that is large enough."""
-    subjects = [bank.subject(capture) for capture in captures]
+def planned_trials(benchmark: Benchmark, captures: Sequence[Capture], bank: ImageBank) -> list[PlannedTrial]:
+    """Draw all trials: every kind, for every seed and every capture that is large enough; clean ones once."""
+    natural, track = read_natural_faults(benchmark.natural_faults), progress_bars()
+    large = [c for c in captures if sum(frame.has_usable_pose for frame in c.frames) >= benchmark.min_frames]
+    subjects = [subject_of(capture, natural.get(capture.name, ()), bank, track) for capture in large]
     measured = [subject for subject in subjects if len(subject.raw) >= benchmark.min_frames]
     if not measured:
         raise ValueError(f"no capture has {benchmark.min_frames} frames with pose and image: lower --min-frames")
-    planned = []
-    for subject, kind in itertools.product(measured, (*benchmark.kinds, "mixed", "clean")):
-        for seed in range(1 if kind == "clean" else benchmark.seeds):
-            planned.append(plan_trial(subject, kind, benchmark.kinds, benchmark.share, seed, captures))
-    return planned
-
-
-def judge(
-    planned: Sequence[PlannedTrial], methods: Mapping[str, Method], bank: FeatureBank
-) -> list[tuple[Trial, dict[str, Judgement]]]:
-    """Make every trial and let every method score it."""
-    bank.prepare([image for trial in planned for image in trial.spoiled_images])
-    judged = []
-    for plan in track(planned, "Scoring trials", console=Console(file=sys.stderr), transient=True):
-        trial = plan.made(bank)
-        judged.append((trial, {name: method(trial) for name, method in methods.items()}))
-    return judged
-
-
-def summarise(judged: Sequence[tuple[Trial, Mapping[str, Judgement]]]) -> list[Figures]:
-    """Return the figures of every method on every kind of trial."""
-    kinds = dict.fromkeys(trial.kind for trial, _ in judged)
-    methods = judged[0][1]
     return [
-        figures(method, kind, [(trial, said[method]) for trial, said in judged if trial.kind == kind])
-        for method, kind in itertools.product(methods, kinds)
+        plan_trial(subject, kind, kinds, share, seed, captures)
+        for subject, (kind, (kinds, share)) in itertools.product(measured, benchmark.trial_kinds.items())
+        for seed in range(1 if kind == CLEAN else benchmark.seeds)
     ]
+
+
+def judge(planned: Sequence[PlannedTrial], methods: Mapping[str, Method], bank: ImageBank) -> list[Outcome]:
+    """Make every trial and let every method score it; the logistic regression is fitted when all are there."""
+    track = progress_bars()
+    return with_logistic(
+        [judged_by(plan.made(bank), methods) for plan in track(planned, "Scoring trials", len(planned))]
+    )
 
 
 def about(benchmark: Benchmark, planned: Sequence[PlannedTrial], mtcm: Mapping[str, Checkpoints]) -> dict[str, Any]:
     """Return what a reader of the results must know: command, versions, captures, and who had seen them before."""
     subjects = {trial.subject.name: trial.subject for trial in planned}
     return {
-        "command": tables.command(sys.argv),
-        "versions": tables.versions(),
+        "command": command("benchmark_detection.py", sys.argv[1:]),
+        "versions": versions(),
         "seeds": benchmark.seeds,
         "share": benchmark.share,
         "captures": {name: len(subject.raw) for name, subject in subjects.items()},
+        "faulty_as_they_came": {name: subject.natural.nonzero()[0].tolist() for name, subject in subjects.items()},
+        "with_colmap_model": [name for name, subject in subjects.items() if subject.model is not None],
         "checkpoints": {
             method: {name: checkpoints.about(name) for name in subjects} for method, checkpoints in mtcm.items()
         },
     }
 
 
-def caption(facts: Mapping[str, Any]) -> str:
-    """Say in words what the tables show."""
-    captures = ", ".join(f"{name} ({frames} frames)" for name, frames in facts["captures"].items())
-    seen = {
-        method: [name for name, about in per_capture.items() if about["trained_on_it"]]
-        for method, per_capture in facts["checkpoints"].items()
-    }
-    lines = [
-        f"Made by `{facts['command']}`.",
-        f"Captures: {captures}. {facts['share']:.0%} of the frames faulty, {facts['seeds']} seeds; means over both.",
-        "Frames that were faulty as they came (really blurred ones, say) count as good.",
-        *(f"{method} was trained on {', '.join(names) or 'none of them'}." for method, names in seen.items()),
-    ]
-    return "\n".join(lines) + "\n"
-
-
 def run(benchmark: Benchmark) -> None:
     """Measure, print the tables and write the files."""
-    mtcm = named_checkpoints(benchmark.checkpoints)
-    captures, bank = read_captures(benchmark), FeatureBank()
+    checkpoints = named_checkpoints(benchmark.checkpoints)
+    mtcm = {name: method for stem, one in checkpoints.items() for name, method in variants(stem, one).items()}
+    captures, bank = read_captures(benchmark), ImageBank()
     planned = planned_trials(benchmark, captures, bank)
-    facts = about(benchmark, planned, mtcm)
-    judged = judge(planned, {**mtcm, **baselines()}, bank)
-    results = summarise(judged)
-    titled = {
-        "How well faulty frames rank above good ones: AUROC (average precision)": tables.ranking_rows(results),
-        "At the threshold": tables.threshold_rows(results),
-        "Seconds a capture, features already computed": tables.seconds_rows(results),
-    }
-    for title, rows in titled.items():
-        Console().print(tables.rich_table(title, rows))
-    text = "\n".join(
-        ["# Finding faulty frames\n", caption(facts), *(tables.markdown(*item) for item in titled.items())]
-    )
-    write_text_atomically(benchmark.output_dir / "detection.md", text)
-    write_text_atomically(benchmark.output_dir / "detection.json", tables.record(facts, results, judged))
-    print(f"written: {benchmark.output_dir / 'detection.md'} and detection.json")
+    facts = about(benchmark, planned, checkpoints)
+    outcomes = judge(planned, {**mtcm, **baselines()}, bank)
+    write_report(Measured(facts, outcomes, tuple(mtcm), tuple(benchmark.trial_kinds), benchmark.all_kinds), benchmark)
+
+
+def write_report(measured: Measured, benchmark: Benchmark) -> None:
+    """Print the summary; write all tables, the record and the pictures."""
+    print(tables.markdown(*measured.tables()[0]))
+    folder = benchmark.output_dir
+    write_text_atomically(folder / "detection.md", measured.markdown())
+    write_text_atomically(folder / "detection.json", measured.record())
+    for name, figure in measured.pictures().items():
+        save_figure(figure, folder / f"detection_{name}.png")
+    print(f"written: {folder / 'detection.md'}, detection.json and detection_*.png")
 
 
 def named_checkpoints(given: Sequence[str]) -> dict[str, Checkpoints]:

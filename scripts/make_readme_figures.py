@@ -88,7 +88,8 @@ def draw_scores(axes: Axes, decisions: Decisions) -> None:
     inconsistency_panel(axes, inconsistency, kept)
     axes.axhline(decisions.threshold, color=INK, linewidth=0.8, linestyle="--")
     where = axes.get_yaxis_transform()
-    axes.text(1.012, decisions.threshold, "dropped from here up", transform=where, fontsize=8, va="center", color=INK)
+    says = "dropped or\nrepaired from\nhere up"
+    axes.text(1.012, decisions.threshold, says, transform=where, fontsize=8, va="center", color=INK)
     name_frames(axes, [frame.file_path for frame in decisions.frames], 9.5, kept)
     verdict_legend(axes, kept)
     axes.set_xlim(-0.5, len(kept) - 0.5)
@@ -104,7 +105,8 @@ def show(axes: Axes, capture: Path, frame: FrameDecision, kind: str) -> None:
     axes.set_title(
         f"{Path(frame.file_path).stem}\n{_IN_WORDS.get(kind, kind.replace('_', ' '))}", fontsize=8, color=INK
     )
-    verdict = "kept" if frame.kept else f"dropped: {frame.reason}"
+    repaired = frame.repaired_transform_matrix is not None
+    verdict = "pose repaired" if repaired else "kept" if frame.kept else f"dropped: {frame.reason}"
     axes.set_xlabel(f"{verdict}\n{frame.inconsistency:.2f}", fontsize=8, color=colour)
 
 

@@ -1,126 +1,97 @@
 """The methods that are compared: each gives every frame of a trial a number, higher for worse."""
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float
-from sklearn.ensemble import IsolationForest
-from sklearn.neighbors import LocalOutlierFactor
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from detection import quality, signals
+from detection.judgement import Judgement, Method, Outcome
 from detection.trials import Trial
-from mtcm_nerfstudio.consistency.checkpoint import CheckpointCard, card_file, load_checkpoint
-from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer
-from mtcm_nerfstudio.tokens.tokens import POSE, assemble_tokens
-from mtcm_nerfstudio.verdicts.score import MODEL_REASONS, score_frames
 
 RANDOM = "random"
 """The name of the method that knows nothing."""
+GLUED, LOGISTIC = "glued", "logistic"
+"""The names of those that put several signals together."""
 
-_NEIGHBOURS = 5
-
-
-@dataclass(frozen=True, eq=False)
-class Judgement:
-    """What one method says of one trial."""
-
-    scores: Float[np.ndarray, " frame"]
-    """Higher is worse."""
-    seconds: float
-    threshold: float | None = None
-    """Where the method would drop a frame; then ``scores`` are probabilities."""
-    reasons: tuple[str, ...] | None = None
-    """The most likely reason of each frame, whether or not it is dropped."""
-
-
-Method = Callable[[Trial], Judgement]
+_DROPPED = 0.01
+"""Share of the good frames of other captures that the logistic regression's threshold drops."""
 
 
 def baselines() -> dict[str, Method]:
-    """Return what a user would have without MTCM, by name."""
-    scorers: Mapping[str, Callable[[Trial], np.ndarray]] = {
-        RANDOM: _random,
-        "Laplacian variance": lambda trial: -trial.sharpness,
-        "embedding kNN": _embedding_against_pose_neighbours,
-        "IsolationForest": _isolation_forest,
-        "LocalOutlierFactor": _local_outlier_factor,
+    """Return what a user would have without MTCM, by name; the logistic regression comes later."""
+    scorers: dict[str, Callable[[Trial], np.ndarray | None]] = {
+        RANDOM: signals.random_numbers,
+        "Laplacian variance": signals.unsharpness,
+        "CleanVision": signals.bad_quality,
+        "embedding kNN": signals.embedding_against_pose_neighbours,
+        "IsolationForest": signals.isolation_forest,
+        "LocalOutlierFactor": signals.local_outlier_factor,
+        "pose smoothness": signals.pose_jump,
+        "epipolar share": signals.epipolar_disobedience,
+        "COLMAP observations": signals.few_observations,
+        "COLMAP reprojection": signals.reprojection_error,
+        GLUED: signals.glued,
     }
-    return {name: _timed(scorer) for name, scorer in scorers.items()}
+    if not quality.HAS_CLEANVISION:
+        del scorers["CleanVision"]
+    of_evidence = {"epipolar share", GLUED}
+    return {name: _timed(scorer, name in of_evidence) for name, scorer in scorers.items()}
 
 
-class Checkpoints:
-    """MTCM with one trained transformer, or with one per capture that never saw the capture."""
+def is_single(method: str, mtcm: Sequence[str]) -> bool:
+    """Tell whether a method is one that a user has at hand: neither MTCM nor glued together, nor random."""
+    return method not in (*mtcm, GLUED, LOGISTIC, RANDOM)
 
-    def __init__(self, path: str | None) -> None:
-        """Take a checkpoint's path; None is the shipped one.
 
-        ``{capture}`` in it stands for the capture's name. Captures for which no such file was made, because none had
-        to be left out for them, are judged by the shipped one.
-        """
-        self._path = path
-        self._loaded: dict[str | None, tuple[ConsistencyTransformer, CheckpointCard]] = {}
+def judged_by(trial: Trial, methods: Mapping[str, Method]) -> Outcome:
+    """Let every method judge a trial."""
+    said = {name: judgement for name, method in methods.items() if (judgement := method(trial)) is not None}
+    start = time.perf_counter()
+    found = signals.signals_of(trial)
+    return Outcome(trial.case, said, found, trial.evidence_seconds + time.perf_counter() - start)
 
-    def __call__(self, trial: Trial) -> Judgement:
-        """Score a trial."""
-        model, card = self._load(trial.capture)
-        card.require_embedder(trial.raw.embedder)
+
+def with_logistic(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Add the judgement of a logistic regression, fitted on the trials of all other captures; none for one capture."""
+    added: dict[str, Callable[[Outcome], Judgement]] = {}
+    names = dict.fromkeys(outcome.case.capture for outcome in outcomes)
+    for name in names:
+        others = [outcome for outcome in outcomes if outcome.case.capture != name]
+        if any(outcome.case.faults for outcome in others):
+            added[name] = _fitted(others)
+    return [
+        replace(outcome, said={**outcome.said, LOGISTIC: added[outcome.case.capture](outcome)})
+        if outcome.case.capture in added
+        else outcome
+        for outcome in outcomes
+    ]
+
+
+def _fitted(outcomes: Sequence[Outcome]) -> Callable[[Outcome], Judgement]:
+    """Fit on trials; the threshold drops a hundredth of their good frames."""
+    rows = np.concatenate([outcome.signals[outcome.case.counts] for outcome in outcomes])
+    truth = np.concatenate([outcome.case.truth[outcome.case.counts] for outcome in outcomes])
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(rows, truth)
+    threshold = float(np.quantile(model.predict_proba(rows)[~truth, 1], 1.0 - _DROPPED))
+
+    def judge(outcome: Outcome) -> Judgement:
         start = time.perf_counter()
-        scores = score_frames(model, card, trial.raw)
-        reasons = tuple(MODEL_REASONS[i] for i in scores.reasons.argmax(axis=1))
-        return Judgement(scores.inconsistency, time.perf_counter() - start, card.threshold, reasons)
+        probability = model.predict_proba(outcome.signals)[:, 1]
+        return Judgement(probability, outcome.signals_seconds + time.perf_counter() - start, threshold)
 
-    def about(self, capture: str) -> dict[str, str | bool]:
-        """Return the digest of the checkpoint that judges a capture, and whether it had learned from the capture."""
-        card = self._load(capture)[1]
-        return {"digest": card.digest, "trained_on_it": capture in {source.name for source in card.trained_on}}
-
-    def _load(self, capture: str) -> tuple[ConsistencyTransformer, CheckpointCard]:
-        path = None if self._path is None else self._path.replace("{capture}", capture)
-        if path != self._path and path is not None and not card_file(Path(path)).is_file():
-            path = None
-        if path not in self._loaded:
-            self._loaded[path] = load_checkpoint(None if path is None else Path(path))
-        return self._loaded[path]
+    return judge
 
 
-def _timed(scorer: Callable[[Trial], np.ndarray]) -> Method:
-    def method(trial: Trial) -> Judgement:
+def _timed(scorer: Callable[[Trial], np.ndarray | None], needs_evidence: bool) -> Method:
+    def method(trial: Trial) -> Judgement | None:
         start = time.perf_counter()
         scores = scorer(trial)
-        return Judgement(scores, time.perf_counter() - start)
+        seconds = time.perf_counter() - start + (trial.evidence_seconds if needs_evidence else 0.0)
+        return None if scores is None else Judgement(scores, seconds)
 
     return method
-
-
-def _random(trial: Trial) -> Float[np.ndarray, " frame"]:
-    return np.random.default_rng([trial.seed, *trial.capture.encode()]).random(len(trial.raw))
-
-
-def _embedding_against_pose_neighbours(trial: Trial) -> Float[np.ndarray, " frame"]:
-    """Median distance of a frame's embedding from those of the frames at the nearest claimed poses."""
-    pose = assemble_tokens(trial.raw).tokens[:, POSE].astype(np.float64)
-    away = np.linalg.norm(pose[:, None, :3] - pose[None, :, :3], axis=-1)
-    turned = 2.0 * np.arccos(np.clip(np.abs(pose[:, 3:] @ pose[:, 3:].T), 0.0, 1.0))
-    apart = away + turned
-    np.fill_diagonal(apart, np.inf)
-    nearest = np.argsort(apart, axis=1)[:, : min(_NEIGHBOURS, len(pose) - 1)]
-    embeddings = trial.raw.embeddings
-    return np.median(np.linalg.norm(embeddings[:, None] - embeddings[nearest], axis=-1), axis=1)
-
-
-def _isolation_forest(trial: Trial) -> Float[np.ndarray, " frame"]:
-    forest = IsolationForest(random_state=trial.seed)
-    tokens = _standardised_tokens(trial)
-    return -forest.fit(tokens).score_samples(tokens)
-
-
-def _local_outlier_factor(trial: Trial) -> Float[np.ndarray, " frame"]:
-    factor = LocalOutlierFactor(n_neighbors=min(20, len(trial.raw) - 1))
-    return -factor.fit(_standardised_tokens(trial)).negative_outlier_factor_
-
-
-def _standardised_tokens(trial: Trial) -> Float[np.ndarray, "frame 394"]:
-    return StandardScaler().fit_transform(assemble_tokens(trial.raw).tokens)

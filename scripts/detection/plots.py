@@ -1,0 +1,184 @@
+"""Pictures of a run: ROC curves by kind of fault, how far probabilities can be believed, every frame's score."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from sklearn.metrics import roc_curve
+
+from detection.figures import Bin, auroc, mean, reliability, said_and_true
+from detection.judgement import Outcome
+from detection.trials import CLEAN
+from mtcm_nerfstudio.analysis.figures import (
+    ABSENT,
+    CATEGORIES,
+    DROPPED,
+    INK,
+    explanation,
+    headline,
+    legend_outside,
+    new_figure,
+    plain,
+)
+
+_ALARMS = np.linspace(0.0, 1.0, 401)
+_MOST_ALARMS = 0.5
+"""Right end of the ROC curves: nobody drops more than half of the good frames."""
+_FEWEST_IN_BIN = 5
+_COLUMNS = 5
+_PANEL = 2.3
+_COLOURS = (*CATEGORIES[:6], CATEGORIES[7])
+"""Without the yellow, which is hard to see as a thin line on white."""
+_IN_WORDS = {
+    "pose_10": "poses off by 10°",
+    "pose_3": "poses off by 3°",
+    "pose_1": "poses off by 1°",
+    "far": "far poses",
+}
+_BELIEF = LinearSegmentedColormap.from_list("belief", ["#F4F4F4", "#F6C9A8", DROPPED])
+
+
+def roc_by_kind(outcomes: Sequence[Outcome], methods: Sequence[str]) -> Figure:
+    """Draw a panel a kind of trial with each method's mean ROC curve."""
+    kinds = [kind for kind in dict.fromkeys(outcome.case.kind for outcome in outcomes) if kind != CLEAN]
+    rows = -(-(len(kinds) + 1) // _COLUMNS)
+    figure = new_figure(_COLUMNS * _PANEL, rows * (_PANEL + 0.25) + 0.4)
+    panels = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
+    colours = dict(zip(methods, _COLOURS, strict=False))
+    for axes, kind in zip(panels, kinds, strict=False):
+        of_kind = [outcome for outcome in outcomes if outcome.case.kind == kind]
+        _roc_panel(axes, of_kind, colours)
+        best = mean(auroc(outcome.case, outcome.said[methods[0]]) for outcome in of_kind)
+        explanation(axes, _in_words(kind) + (f": {best:.3f}" if best is not None else ""))
+    for axes in panels[len(kinds) :]:
+        axes.set_axis_off()
+    handles = [
+        Line2D([], [], color=colour, linewidth=_width(name, colours), label=name) for name, colour in colours.items()
+    ]
+    legend_outside(panels[len(kinds)], handles, left=0.0)
+    figure.supxlabel("share of good frames above the threshold", fontsize=9, color=INK)
+    figure.supylabel("share of faulty frames above it", fontsize=9, color=INK)
+    headline(
+        figure,
+        f"ROC curves by kind of fault, mean over captures and seeds; the number is the whole area under {methods[0]}'s",
+    )
+    return figure
+
+
+def _roc_panel(axes: Axes, outcomes: Sequence[Outcome], colours: Mapping[str, str]) -> None:
+    axes.plot([0, 1], [0, 1], color=ABSENT, linewidth=0.6, linestyle=":")
+    for method, colour in reversed(list(colours.items())):
+        curves = [_roc(outcome, method) for outcome in outcomes if method in outcome.said]
+        known = [curve for curve in curves if curve is not None]
+        if known:
+            width = _width(method, colours)
+            axes.plot(_ALARMS, np.mean(known, axis=0), color=colour, linewidth=width)
+    axes.set(xlim=(-0.01, _MOST_ALARMS), ylim=(-0.01, 1.03), xticks=[0, 0.25, 0.5], yticks=[0, 0.5, 1])
+    plain(axes)
+
+
+def _width(method: str, colours: Mapping[str, str]) -> float:
+    return 2.2 if method == next(iter(colours)) else 1.1
+
+
+def _roc(outcome: Outcome, method: str) -> Float[np.ndarray, " alarm"] | None:
+    case = outcome.case
+    if not case.truth.any() or not case.good.any():
+        return None
+    alarms, hits, _ = roc_curve(case.truth[case.counts], outcome.said[method].scores[case.counts])
+    curve = np.interp(_ALARMS, alarms, hits)
+    return np.concatenate([[0.0], curve[1:]])
+
+
+def _in_words(kind: str) -> str:
+    return _IN_WORDS.get(kind, kind.replace("_", " "))
+
+
+def reliability_diagram(outcomes: Sequence[Outcome], methods: Sequence[str], kinds: Sequence[str]) -> Figure:
+    """Draw a panel a method: how often frames are faulty that are said to be so with some probability.
+
+    Bins with hardly any frames are left out: their shares say nothing.
+    """
+    figure = new_figure(3.4 * len(methods) + 1.2, 4.6)
+    panels = figure.subplots(2, len(methods), squeeze=False, height_ratios=[3.0, 1.0], sharex=True)
+    colours = dict(zip(kinds, CATEGORIES, strict=False))
+    for column, method in enumerate(methods):
+        upper, lower = panels[:, column]
+        upper.plot([0, 1], [0, 1], color=ABSENT, linewidth=0.8, linestyle=":")
+        for kind, colour in colours.items():
+            judged = [(one.case, one.said[method]) for one in outcomes if one.case.kind == kind and method in one.said]
+            if judged:
+                bins = [one for one in reliability(*said_and_true(judged)) if one.frames >= _FEWEST_IN_BIN]
+                _reliability_line(upper, lower, bins, colour)
+        upper.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), yticks=[0, 0.25, 0.5, 0.75, 1])
+        lower.set_yscale("log")
+        lower.set_xlabel("inconsistency", fontsize=8.5, color=INK)
+        explanation(upper, method)
+        plain(upper)
+        plain(lower)
+    panels[0, 0].set_ylabel("share that is faulty", fontsize=8.5, color=INK)
+    panels[1, 0].set_ylabel("frames", fontsize=8.5, color=INK)
+    handles = [Line2D([], [], color=colour, marker="o", markersize=4, label=kind) for kind, colour in colours.items()]
+    legend_outside(panels[0, -1], handles)
+    headline(figure, "Of the frames that are said to be inconsistent with a probability, how many are")
+    return figure
+
+
+def _reliability_line(upper: Axes, lower: Axes, bins: Sequence[Bin], colour: str) -> None:
+    said = [one.said for one in bins]
+    upper.plot(said, [one.seen for one in bins], color=colour, linewidth=1.2, marker="o", markersize=4, clip_on=False)
+    lower.plot(said, [one.frames for one in bins], color=colour, linewidth=0.8, marker="o", markersize=3)
+
+
+def score_strips(outcomes: Sequence[Outcome], method: str) -> Figure:
+    """Draw a strip a capture and kind of trial, the first seed: every frame's score, and which are faulty."""
+    shown = [outcome for outcome in outcomes if outcome.case.seed == 0 and method in outcome.said]
+    captures = list(dict.fromkeys(outcome.case.capture for outcome in shown))
+    kinds = len(dict.fromkeys(outcome.case.kind for outcome in shown))
+    figure = new_figure(12.0, len(captures) * (0.155 * kinds + 0.5) + 0.9)
+    panels = figure.subplots(len(captures), 1, squeeze=False).ravel()
+    drawn = None
+    for axes, capture in zip(panels, captures, strict=True):
+        drawn = _strip(axes, [outcome for outcome in shown if outcome.case.capture == capture], method)
+        explanation(axes, capture)
+    panels[-1].set_xlabel("frame, in temporal order", fontsize=8.5, color=INK)
+    legend_outside(panels[0], _strip_legend())
+    if drawn is not None:
+        bar = figure.colorbar(drawn, ax=list(panels[1:]) or list(panels), shrink=0.25, aspect=18, pad=0.02)
+        bar.set_label("inconsistency", fontsize=8.5, color=INK)
+        bar.ax.tick_params(labelsize=8, colors=INK)
+    headline(figure, f"What {method} makes of every frame, one trial of each kind")
+    return figure
+
+
+def _strip(axes: Axes, outcomes: Sequence[Outcome], method: str):
+    scores = np.stack([outcome.said[method].scores for outcome in outcomes])
+    drawn = axes.imshow(scores, aspect="auto", cmap=_BELIEF, vmin=0.0, vmax=1.0, interpolation="nearest")
+    for row, outcome in enumerate(outcomes):
+        said, faulty = outcome.said[method], outcome.case.truth
+        for among, style in (
+            (faulty & said.found, {"marker": "o", "color": INK, "markersize": 2.6}),
+            (faulty & ~said.found, {"marker": "x", "color": CATEGORIES[0], "markersize": 3.6, "markeredgewidth": 1.2}),
+            (outcome.case.good & said.found, {"marker": "s", "color": CATEGORIES[2], "markersize": 2.6}),
+            (outcome.case.natural & ~faulty, {"marker": "|", "color": ABSENT, "markersize": 4.0}),
+        ):
+            places = np.flatnonzero(among)
+            axes.plot(places, np.full(len(places), row), linestyle="none", **style)
+    axes.set_yticks(range(len(outcomes)), [_in_words(outcome.case.kind) for outcome in outcomes])
+    axes.set_xlim(-0.5, scores.shape[1] - 0.5)
+    plain(axes, grid=False)
+    axes.tick_params(labelsize=6.5, length=0)
+    return drawn
+
+
+def _strip_legend() -> list[Line2D]:
+    return [
+        Line2D([], [], linestyle="none", marker="o", color=INK, markersize=3, label="faulty, found"),
+        Line2D([], [], linestyle="none", marker="x", color=CATEGORIES[0], markersize=4, label="faulty, missed"),
+        Line2D([], [], linestyle="none", marker="s", color=CATEGORIES[2], markersize=3, label="good, dropped or moved"),
+        Line2D([], [], linestyle="none", marker="|", color=ABSENT, markersize=5, label="faulty as it came"),
+    ]

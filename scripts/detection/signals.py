@@ -1,0 +1,135 @@
+"""Numbers about single frames that anyone could compute: the baselines, and what the logistic regression is made of.
+
+All of them are higher for worse.
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from jaxtyping import Float
+from scipy.stats import rankdata
+from sklearn.ensemble import IsolationForest
+from sklearn.neighbors import LocalOutlierFactor
+from sklearn.preprocessing import StandardScaler
+
+from detection.trials import Trial
+from mtcm_nerfstudio.capture.poses import nearest_rotation, rotation_angle_degrees
+from mtcm_nerfstudio.tokens.evidence.features import OVERALL
+from mtcm_nerfstudio.tokens.tokens import POSE, assemble_tokens
+
+PerFrame = Float[np.ndarray, " frame"]
+
+_NEIGHBOURS = 5
+_LARGEST = 6.0
+
+
+def random_numbers(trial: Trial) -> PerFrame:
+    return np.random.default_rng([trial.case.seed, *trial.capture.encode()]).random(len(trial))
+
+
+def unsharpness(trial: Trial) -> PerFrame:
+    return -trial.looks.sharpness
+
+
+def bad_quality(trial: Trial) -> PerFrame:
+    return 1.0 - trial.looks.cleanvision
+
+
+def odd_brightness(trial: Trial) -> PerFrame:
+    brightness = trial.matched.bank.overall[:, OVERALL.index("brightness")]
+    return np.abs(brightness - np.median(brightness))
+
+
+def embedding_against_pose_neighbours(trial: Trial) -> PerFrame:
+    """Median distance of a frame's embedding from those of the frames at the nearest claimed poses."""
+    pose = assemble_tokens(trial.raw).tokens[:, POSE].astype(np.float64)
+    away = np.linalg.norm(pose[:, None, :3] - pose[None, :, :3], axis=-1)
+    turned = 2.0 * np.arccos(np.clip(np.abs(pose[:, 3:] @ pose[:, 3:].T), 0.0, 1.0))
+    return _embedding_against_nearest(trial, away + turned)
+
+
+def embedding_against_time_neighbours(trial: Trial) -> PerFrame:
+    steps = np.abs(np.subtract.outer(np.arange(len(trial)), np.arange(len(trial))))
+    return _embedding_against_nearest(trial, steps.astype(np.float64))
+
+
+def _embedding_against_nearest(trial: Trial, apart: Float[np.ndarray, "frame frame"]) -> PerFrame:
+    apart = apart.copy()
+    np.fill_diagonal(apart, np.inf)
+    nearest = np.argsort(apart, axis=1, kind="stable")[:, : min(_NEIGHBOURS, len(apart) - 1)]
+    embeddings = trial.raw.embeddings
+    return np.median(np.linalg.norm(embeddings[:, None] - embeddings[nearest], axis=-1), axis=1)
+
+
+def isolation_forest(trial: Trial) -> PerFrame:
+    tokens = _standardised_tokens(trial)
+    return -IsolationForest(random_state=trial.case.seed).fit(tokens).score_samples(tokens)
+
+
+def local_outlier_factor(trial: Trial) -> PerFrame:
+    factor = LocalOutlierFactor(n_neighbors=min(20, len(trial) - 1))
+    return -factor.fit(_standardised_tokens(trial)).negative_outlier_factor_
+
+
+def _standardised_tokens(trial: Trial) -> Float[np.ndarray, "frame 394"]:
+    return StandardScaler().fit_transform(assemble_tokens(trial.raw).tokens)
+
+
+def pose_jump(trial: Trial) -> PerFrame:
+    """How far a camera is from half-way between the one before and the one after: units of the capture plus radians.
+
+    The first and the last are compared with the one beside them and the next but one.
+    """
+    frame = assemble_tokens(trial.raw).capture_frame
+    c2w = frame.to_capture(trial.raw.c2w.astype(np.float64))
+    before, after = np.arange(len(c2w)) - 1, np.arange(len(c2w)) + 1
+    before[0], after[-1] = 2, len(c2w) - 3
+    half_way = nearest_rotation(c2w[before, :3, :3] + c2w[after, :3, :3])
+    away = np.linalg.norm(c2w[:, :3, 3] - 0.5 * (c2w[before, :3, 3] + c2w[after, :3, 3]), axis=1)
+    return away + np.radians(rotation_angle_degrees(c2w[:, :3, :3], half_way))
+
+
+def epipolar_disobedience(trial: Trial) -> PerFrame:
+    """Share of a frame's verified matches that do not obey the claimed poses, the mean over its partners."""
+    return 1.0 - trial.evidence.number("obeys")
+
+
+def few_matches(trial: Trial) -> PerFrame:
+    return -trial.evidence.number("most matches")
+
+
+def glued(trial: Trial) -> PerFrame:
+    """The larger rank of the epipolar share and of the embedding against pose neighbours."""
+    return np.maximum(rankdata(epipolar_disobedience(trial)), rankdata(embedding_against_pose_neighbours(trial)))
+
+
+def few_observations(trial: Trial) -> PerFrame | None:
+    return None if trial.model is None else -trial.model.observations.astype(np.float64)
+
+
+def reprojection_error(trial: Trial) -> PerFrame | None:
+    return None if trial.model is None else trial.model.errors(trial.raw.c2w)
+
+
+SIGNALS: Mapping[str, Callable[[Trial], PerFrame]] = {
+    "sharpness": lambda trial: -np.log(np.maximum(trial.looks.sharpness, 1e-6)),
+    "brightness": odd_brightness,
+    "embedding, pose neighbours": embedding_against_pose_neighbours,
+    "embedding, time neighbours": embedding_against_time_neighbours,
+    "local outlier factor": local_outlier_factor,
+    "pose smoothness": pose_jump,
+    "epipolar share": epipolar_disobedience,
+    "matches": few_matches,
+}
+"""What the logistic regression is fitted on."""
+
+
+def signals_of(trial: Trial) -> Float[np.ndarray, "frame 8"]:
+    """Return every signal of every frame, as robust deviations from the capture's median."""
+    return np.column_stack([_deviation(signal(trial)) for signal in SIGNALS.values()])
+
+
+def _deviation(values: PerFrame) -> PerFrame:
+    off = values - np.median(values)
+    typical = 1.4826 * np.median(np.abs(off)) + 1e-3 * np.abs(values).max() + 1e-9
+    return np.clip(off / typical, -_LARGEST, _LARGEST)
