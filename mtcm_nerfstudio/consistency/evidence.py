@@ -25,6 +25,10 @@ class EvidenceInput(NamedTuple):
     compared: Bool[Tensor, "capture frame frame"]
     """Pairs that were compared."""
 
+    def to(self, device: torch.device) -> "EvidenceInput":
+        """Return the evidence on another device."""
+        return EvidenceInput(*(part.to(device) for part in self))
+
     def without(self, hidden: Bool[Tensor, "capture frame"]) -> "EvidenceInput":
         """Return the evidence with all about some frames taken out."""
         both = ~hidden[:, :, None] & ~hidden[:, None, :]

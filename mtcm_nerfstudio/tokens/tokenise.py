@@ -1,6 +1,5 @@
 """From a capture on disk to its tokens: embed each image once, look up what is known, normalise."""
 
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,14 +9,13 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 from PIL import Image
-from rich.console import Console
-from rich.progress import track
 
 from mtcm_nerfstudio.capture.capture import Capture, Frame
 from mtcm_nerfstudio.capture.images import UnreadableImageError, mask_area, read_rgb
 from mtcm_nerfstudio.tokens.cache import Cache
 from mtcm_nerfstudio.tokens.embedders import Embedder, EmbedderName, load_embedder
 from mtcm_nerfstudio.tokens.embedders.precomputed import read_embeddings
+from mtcm_nerfstudio.tokens.progress import progress_bars
 from mtcm_nerfstudio.tokens.tokens import EMBEDDING_DIM, FrameTokens, RawFeatures, assemble_tokens
 
 ImageStatus = Literal["ok", "missing image", "unreadable image"]
@@ -56,7 +54,7 @@ def tokens_of(
     if embedder == "precomputed" or embedder == capture.embedder:
         embeddings = read_embeddings(capture.frames).astype(np.float64)
         unverified = [i for i, digest in readable.items() if cache.get(_READABLE, digest) is None]
-        for i in _tracked(unverified, "Reading images", progress):
+        for i in progress_bars(progress)(unverified, "Reading images", len(unverified)):
             status[i] = _verify(capture.frames[i], readable[i], cache)
     else:
         embeddings = np.full((len(capture), EMBEDDING_DIM), np.nan)
@@ -98,7 +96,7 @@ def _embed(
             yield i, known
     batches = list(_batched(unknown, _BATCH))
     with ThreadPoolExecutor() as readers:
-        for batch in _tracked(batches, "Embedding images", progress):
+        for batch in progress_bars(progress)(batches, "Embedding images", len(batches)):
             decoded: dict[int, Image.Image] = {}
             for i, image in zip(batch, readers.map(lambda i: _read_or_error(frames[i]), batch), strict=True):
                 if isinstance(image, UnreadableImageError):
@@ -155,10 +153,3 @@ def _batched(items: Sequence[int], size: int) -> Iterator[list[int]]:
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
-
-
-def _tracked(items: Sequence, description: str, progress: bool) -> Iterable:
-    """Show a progress bar on standard error, unless there is nothing to do."""
-    if not progress or len(items) == 0:
-        return items
-    return track(items, description, console=Console(file=sys.stderr), transient=True)

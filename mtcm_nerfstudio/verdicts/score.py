@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 
 from mtcm_nerfstudio.consistency.checkpoint import CheckpointCard
-from mtcm_nerfstudio.consistency.evidence import EvidenceInput, evidence_input
+from mtcm_nerfstudio.consistency.evidence import evidence_input
 from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer, ModelOutput
 from mtcm_nerfstudio.tokens.evidence.assess import Evidence
 from mtcm_nerfstudio.tokens.tokens import FrameTokens, RawFeatures, assemble_tokens
@@ -76,7 +76,7 @@ def read_tokens(model: ConsistencyTransformer, tokens: FrameTokens, evidence: Ev
         present,
         torch.ones_like(present[..., 0]),
         torch.zeros_like(present),
-        None if given is None else EvidenceInput(*(part.to(device) for part in given)),
+        None if given is None else given.to(device),
     )
 
 

@@ -60,7 +60,7 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on another device."""
-        evidence = None if self.evidence is None else EvidenceInput(*(part.to(device) for part in self.evidence))
+        evidence = None if self.evidence is None else self.evidence.to(device)
         moved = Batch(self.identity, *(getattr(self, name).to(device) for name in _TENSORS))
         return replace(moved, evidence=evidence)
 

@@ -17,7 +17,7 @@ from mtcm_nerfstudio.analysis.analysis_utils import (
     similarity_matrix,
 )
 from mtcm_nerfstudio.analysis.visualize_embeddings import plot_tsne, plot_umap
-from mtcm_nerfstudio.consistency.evidence import EvidenceInput, evidence_input
+from mtcm_nerfstudio.consistency.evidence import evidence_input
 from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer
 from mtcm_nerfstudio.tokens.evidence.assess import Evidence
 from mtcm_nerfstudio.tokens.tokens import PART_OF_ENTRY, PARTS, POSE, FrameTokens, c2w_from_pose7
@@ -50,7 +50,7 @@ def read_capture_once(model: ConsistencyTransformer, tokens: FrameTokens, eviden
     present = torch.from_numpy(tokens.present).to(device)[None]
     padding, nothing = torch.ones_like(present[..., 0]), torch.zeros_like(present)
     given = evidence_input([evidence])
-    told = None if given is None else EvidenceInput(*(part.to(device) for part in given))
+    told = None if given is None else given.to(device)
     reconstruction = torch.zeros_like(values)
     standardised = torch.zeros_like(values)
     for first in range(_ROUNDS):

@@ -23,9 +23,6 @@ from mtcm_nerfstudio.tokens.evidence.geometry import (
 from mtcm_nerfstudio.tokens.evidence.graph import Graph, potentials, spread_trust
 from mtcm_nerfstudio.tokens.evidence.partners import choose_partners, pose_distances
 
-VERSION = "1"
-"""Changes whenever the numbers mean something else."""
-
 _LINKS = (
     "compared",
     "verified share",
