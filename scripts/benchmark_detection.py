@@ -14,7 +14,7 @@ is kept in the cache, so a second run takes minutes.
 import itertools
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from detection.mtcm import Checkpoints, variants
 from detection.natural import FILE, read_natural_faults
 from detection.record import command, versions
 from detection.report import Measured
-from detection.trials import CLEAN, PlannedTrial, mixed, plan_trial, subject_of
+from detection.trials import CLEAN, ONE_SIZE, PlannedTrial, TrialKind, mixed, plan_trial, subject_of
 
 from mtcm_nerfstudio.analysis.figures import save_figure
 from mtcm_nerfstudio.capture.capture import Capture
@@ -80,11 +80,13 @@ class Benchmark:
         return mixed(self.share)
 
     @property
-    def trial_kinds(self) -> dict[str, tuple[tuple[FaultKind, ...], float]]:
-        """Kinds of faults and share of the frames for each kind of trial."""
-        found: dict[str, tuple[tuple[FaultKind, ...], float]] = {kind: ((kind,), self.share) for kind in self.kinds}
-        found |= {mixed(share): (self.kinds, share) for share in sorted({self.share, *self.mixed_shares})}
-        return {**found, CLEAN: (self.kinds, 0.0)}
+    def trial_kinds(self) -> tuple[TrialKind, ...]:
+        """Every kind of trial, in the order in which they are shown."""
+        alone = [TrialKind(kind, (kind,), self.share) for kind in self.kinds]
+        sized = [replace(kind, share=self.share) for kind in ONE_SIZE if kind.faults[0] in self.kinds]
+        shares = sorted({self.share, *self.mixed_shares})
+        together = [TrialKind(mixed(share), self.kinds, share) for share in shares]
+        return (*alone, *sized, *together, TrialKind(CLEAN, self.kinds, 0.0))
 
 
 def read_captures(benchmark: Benchmark) -> list[Capture]:
@@ -113,9 +115,9 @@ def planned_trials(benchmark: Benchmark, captures: Sequence[Capture], bank: Imag
     if not measured:
         raise ValueError(f"no capture has {benchmark.min_frames} frames with pose and image: lower --min-frames")
     return [
-        plan_trial(subject, kind, kinds, share, seed, captures)
-        for subject, (kind, (kinds, share)) in itertools.product(measured, benchmark.trial_kinds.items())
-        for seed in range(1 if kind == CLEAN else benchmark.seeds)
+        plan_trial(subject, kind, seed, captures)
+        for subject, kind in itertools.product(measured, benchmark.trial_kinds)
+        for seed in range(1 if kind.name == CLEAN else benchmark.seeds)
     ]
 
 
@@ -152,7 +154,8 @@ def run(benchmark: Benchmark) -> None:
     planned = planned_trials(benchmark, captures, bank)
     facts = about(benchmark, planned, checkpoints)
     outcomes = judge(planned, {**mtcm, **baselines()}, bank)
-    write_report(Measured(facts, outcomes, tuple(mtcm), tuple(benchmark.trial_kinds), benchmark.all_kinds), benchmark)
+    kinds = tuple(kind.name for kind in benchmark.trial_kinds)
+    write_report(Measured(facts, outcomes, tuple(mtcm), kinds, benchmark.all_kinds), benchmark)
 
 
 def write_report(measured: Measured, benchmark: Benchmark) -> None:

@@ -8,8 +8,8 @@ To calibrate on captures that the network has never seen, leave some out first; 
 measured:
 
 Usage:
-    python scripts/pretrain.py --out outputs/pretrain --leave-out stitch boruszyn_kap --train.epochs 10
-    python scripts/pretrain.py --out outputs/pretrain --leave-out skull maryrose_tankard banana --train.epochs 10
+    python scripts/pretrain.py --out outputs/pretrain --leave-out stitch boruszyn_kap
+    python scripts/pretrain.py --out outputs/pretrain --leave-out skull maryrose_tankard banana
     python scripts/pretrain.py --out outputs/pretrain --ship
 """
 
@@ -47,7 +47,7 @@ LICENCES = {
 """Real captures that may train the shipped checkpoint."""
 GROUPS = (("stitch", "boruszyn_kap"), ("skull", "maryrose_tankard", "banana"))
 """Real captures that are left out together, and lend foreign frames to each other only."""
-REAL_WORLDS, RENDERED_WORLDS = 14, 5
+REAL_WORLDS, RENDERED_WORLDS = 28, 7
 """Worlds with spoiled images that are made of each capture."""
 RENDERED_LICENCE = "rendered by scripts/rendered_scenes.py"
 FIGURES = "measured.npz"
@@ -67,9 +67,9 @@ class Pretrain:
     """Folder of the runs; rendered captures go below it too."""
     real: Path = Path("../shared/captures")
     """Folder with the real captures."""
-    rendered: int = 12
+    rendered: int = 24
     """Number of rendered captures of 320 × 240 pixels."""
-    larger: int = 20
+    larger: int = 24
     """Number of rendered captures of 640 × 480 pixels."""
     leave_out: tuple[str, ...] = ()
     """Captures to measure on instead of training on them; with them goes every third rendered capture."""
@@ -79,7 +79,13 @@ class Pretrain:
     """Write the result into the package."""
     train: TrainConfig = field(
         default_factory=lambda: TrainConfig(
-            epochs=18, steps_per_epoch=100, warmup_steps=200, learning_rate=5e-4, patience=0, validation_batches=8
+            epochs=50,
+            steps_per_epoch=100,
+            drawings=1200,
+            warmup_steps=200,
+            learning_rate=5e-4,
+            patience=0,
+            validation_batches=8,
         )
     )
 

@@ -152,7 +152,8 @@ def test_a_trial_is_what_the_filter_would_see(
     subject = detection.trials.subject_of(first, ("images/frame_2.png",), bank, track)
     assert subject.natural.tolist() == [i == 1 for i in range(FRAMES)] and subject.model is None
     kinds = ("pose_10", "defocus", "occluder", "foreign")
-    plan = detection.trials.plan_trial(subject, "mixed", kinds, 0.25, 0, [first, second])
+    kind = detection.trials.TrialKind("mixed", kinds, 0.25)
+    plan = detection.trials.plan_trial(subject, kind, 0, [first, second])
     trial = plan.made(bank)
     on_disk = _written(first, plan, trial, tmp_path / "faulty")
     claimed = assemble_tokens(trial.raw).capture_frame.to_capture(trial.raw.c2w)

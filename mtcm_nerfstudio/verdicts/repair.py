@@ -37,6 +37,9 @@ _WITNESSES, _TESTABLE = 2, 8
 """Trusted frames with so many matches that a new pose needs: one that is wrong itself must not lead another astray."""
 _LEAST_STANDING = 0.5
 """Share of a trusted frame's matches with the other trusted frames that must obey, or it is not trusted after all."""
+_LEAST_KNOWN = 0.5
+"""Share of the posed frames that must be believed: where most of a capture contradicts the rest, which part has moved
+is anybody's guess."""
 _VOTES = 10
 """Rounds in which trusted frames say which of them they believe."""
 _OF_EACH = 60
@@ -108,6 +111,8 @@ def repair_poses(
     cameras = np.tile(np.eye(4), (len(c2w), 1, 1))
     cameras[posed] = _cameras_of(reference.to_capture(c2w[posed]))
     scene = _Scene(web, matched.bank, cameras, known).moved({})
+    if scene.known.sum() < _LEAST_KNOWN * posed.sum():
+        return {}
     fresh, repaired = scene.known, np.zeros_like(known)
     while fresh.any():
         # What failed before fails again unless a frame that it has something in common with is known by now.

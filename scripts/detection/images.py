@@ -24,7 +24,7 @@ from mtcm_nerfstudio.tokens.progress import Track
 
 _BATCH = 16
 _LOOKS = f"benchmark_looks:{quality.VERSION}:{quality.HAS_CLEANVISION}"
-_FAULTED = f"benchmark_fault:2:{quality.VERSION}:{quality.HAS_CLEANVISION}"
+_FAULTED = f"benchmark_fault:3:{quality.VERSION}:{quality.HAS_CLEANVISION}"
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,6 +31,27 @@ FIRST_SEED = 7_000_000
 _LIKENESS = f"benchmark_likeness:1:{features.VERSION}:{matches.VERSION}"
 
 
+@dataclass(frozen=True)
+class TrialKind:
+    """What is put into the captures of one kind of trial."""
+
+    name: str
+    """See ``Case.kind``."""
+    faults: tuple[FaultKind, ...]
+    """The kinds of faults to draw from."""
+    share: float
+    """Of the frames that get a fault, in [0, 1]."""
+    severity: float | None = None
+    """Of all faults, in [0, 1]; None: drawn over the whole range for each."""
+
+
+ONE_SIZE = (
+    TrialKind("exposure ×0.45/×1.9", ("exposure",), 0.2, 0.81),
+    TrialKind("occluder 36%", ("occluder",), 0.2, 0.85),
+)
+"""Kinds with a size that is often asked for: stored values times 0.45 or 1.9; 36% of the image covered."""
+
+
 def mixed(share: float) -> str:
     """Return the kind of a trial with faults of all kinds in a share of the frames."""
     return f"mixed {share:.0%}"
@@ -192,23 +213,21 @@ class PlannedTrial:
         return self.others[int(fault.rng().integers(len(self.others)))] if fault.kind == "foreign" else None
 
 
-def plan_trial(
-    subject: Subject, kind: str, kinds: Sequence[FaultKind], share: float, seed: int, captures: Sequence[Capture]
-) -> PlannedTrial:
-    """Draw the faults of one trial; the same for the same capture, kind, share and seed.
+def plan_trial(subject: Subject, kind: TrialKind, seed: int, captures: Sequence[Capture]) -> PlannedTrial:
+    """Draw the faults of one trial; the same for the same capture, kind and seed.
 
     Args:
         subject: the capture.
-        kind: the trial's name, see ``Case.kind``.
-        kinds: the kinds of faults to draw from.
-        share: of the frames that get a fault, in [0, 1].
+        kind: what to put into it.
         seed: number of the trial.
         captures: those that lend foreign images; the subject's own is left out.
     """
-    rng = np.random.default_rng([FIRST_SEED + seed, *f"{subject.name}:{kind}:{share}".encode()])
-    faults = plan_faults(len(subject.raw), kinds, share, rng, subject.raw.c2w)
+    rng = np.random.default_rng([FIRST_SEED + seed, *f"{subject.name}:{kind.name}:{kind.share}".encode()])
+    faults = plan_faults(len(subject.raw), kind.faults, kind.share, rng, subject.raw.c2w)
+    if kind.severity is not None:
+        faults = tuple(replace(fault, severity=kind.severity) for fault in faults)
     others = tuple(capture for capture in captures if capture.name != subject.name)
-    return PlannedTrial(subject, kind, share, seed, faults, others)
+    return PlannedTrial(subject, kind.name, kind.share, seed, faults, others)
 
 
 def _likeness(seen: Sequence[Seen], cache: Cache) -> Float[np.ndarray, "frame frame"]:

@@ -24,7 +24,7 @@ from mtcm_nerfstudio.tokens.evidence.geometry import (
     residuals_when_moved,
     small_motion,
 )
-from mtcm_nerfstudio.tokens.evidence.graph import Graph, potentials, spread_trust
+from mtcm_nerfstudio.tokens.evidence.graph import Graph, potentials, sides
 from mtcm_nerfstudio.tokens.evidence.partners import choose_partners, pose_distances
 from mtcm_nerfstudio.tokens.evidence.rays import focal_px, rays_of
 
@@ -266,13 +266,13 @@ def test_a_frame_that_is_a_little_off_finds_back_and_the_others_stay():
     assert np.delete(turns, 3).max() < 0.25 * turns[3]
 
 
-def test_trust_is_with_the_many():
+def test_the_many_stand_on_the_positive_side_and_a_moved_cluster_on_the_other():
     pairs = np.array([(i, j) for i in range(9) for j in range(i + 1, 9) if j - i <= 3])
     inside = np.isin(pairs, [3, 4, 5]).sum(axis=1)
     agreement = np.where(inside == 1, 0.05, 1.0)
-    trust = spread_trust(pairs, np.ones(len(pairs)), agreement, 9)
-    assert trust[[3, 4, 5]].max() < 0.2 and trust[[0, 1, 2, 6, 7, 8]].min() > 0.5
-    assert spread_trust(np.zeros((0, 2), dtype=int), np.zeros(0), np.zeros(0), 3).shape == (3,)
+    side = sides(pairs, np.ones(len(pairs)), agreement, 9)
+    assert side[[3, 4, 5]].max() < -0.5 and side[[0, 1, 2, 6, 7, 8]].min() > 0.5
+    assert sides(np.zeros((0, 2), dtype=int), np.zeros(0), np.zeros(0), 3).shape == (3,)
 
 
 def test_potentials_put_the_difference_where_it_belongs():

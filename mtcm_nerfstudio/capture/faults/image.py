@@ -1,7 +1,8 @@
 """Faults of one image: motion blur, defocus, wrong exposure, something in front of the lens, another place's photo.
 
-Sizes are shares of the image, so a fault looks the same at any resolution. Blur and exposure act on linear light, as
-in a camera. Severity runs from 0, a fault that a careful person would just drop the frame for, to 1, a gross one.
+Sizes are shares of the image, so a fault looks the same at any resolution. Exposure acts on linear light, as in a
+camera; blur too, or now and then on the stored values, as where a program blurs. Severity runs from 0, a fault that a
+careful person would just drop the frame for, to 1, a gross one.
 """
 
 from typing import Literal
@@ -16,8 +17,12 @@ ImageFaultKind = Literal["motion_blur", "defocus", "exposure", "occluder"]
 
 _GAMMA = 2.2
 _TO_LINEAR = ((np.arange(256) / 255.0) ** _GAMMA).astype(np.float32)
+_OF_LIGHT = 0.7
+"""Share of blurs that act on light."""
 _FIELD_SIZE = 96
 """Longer side, in cells, of the coarse grid that an occluder's outline and texture are drawn on."""
+_SHAPES, _LOOKS = (0.4, 0.35, 0.25), (0.6, 0.2, 0.2)
+"""How often an occluder is a lump, a person or a panel; and is made of cloth, of one colour, or printed."""
 
 
 def apply_image_fault(
@@ -28,9 +33,10 @@ def apply_image_fault(
     Args:
         image: RGB, any size.
         kind: which fault.
-        severity: in [0, 1]. Motion blur: 0.8% to 4.8% of the longer side; defocus: a disc of radius 0.4% to 2%;
-            exposure: 0.8 to 3 stops too dark or 0.7 to 2.3 too bright; occluder: 10% to 45% of the image.
-        rng: decides direction, sign, shape, place and texture.
+        severity: in [0, 1]. Motion blur: 0.8% to 4.8% of the longer side; defocus: a disc of radius 0.4% to 2%, or
+            the Gaussian that spreads as far; exposure: 0.8 to 3 stops too dark or 0.7 to 2.3 too bright; occluder:
+            10% to 45% of the image.
+        rng: decides direction, sign, shape, place, texture and what is blurred.
 
     Raises:
         ValueError: ``severity`` lies outside [0, 1].
@@ -40,9 +46,11 @@ def apply_image_fault(
     pixels = np.asarray(image.convert("RGB"))
     match kind:
         case "motion_blur":
-            faulty = motion_blurred(pixels, 0.008 * 6.0**severity, rng.uniform(0.0, np.pi))
+            kernel = line_kernel(0.008 * 6.0**severity * max(image.size), rng.uniform(0.0, np.pi))
+            faulty = blurred(pixels, kernel, of_light=rng.random() < _OF_LIGHT)
         case "defocus":
-            faulty = defocused(pixels, 0.004 * 5.0**severity)
+            shape = disc_kernel if rng.random() < 0.5 else gaussian_kernel
+            faulty = blurred(pixels, shape(0.004 * 5.0**severity * max(image.size)), of_light=rng.random() < _OF_LIGHT)
         case "exposure":
             dark = rng.random() < 0.5
             faulty = exposed(pixels, -(0.8 + 2.2 * severity) if dark else 0.7 + 1.6 * severity)
@@ -58,16 +66,14 @@ def foreign_image(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     return ImageOps.fit(image.convert("RGB"), size, Image.Resampling.BICUBIC)
 
 
-def motion_blurred(
-    pixels: UInt8[np.ndarray, "h w 3"], length: float, angle_radians: float
+def blurred(
+    pixels: UInt8[np.ndarray, "h w 3"], kernel: Float32[np.ndarray, "side side"], of_light: bool = True
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Blur along a straight line whose length is a share of the longer side."""
-    return _filtered(pixels, line_kernel(length * max(pixels.shape[:2]), angle_radians))
-
-
-def defocused(pixels: UInt8[np.ndarray, "h w 3"], radius: float) -> UInt8[np.ndarray, "h w 3"]:
-    """Blur with a disc, as a round aperture does, whose radius is a share of the longer side."""
-    return _filtered(pixels, disc_kernel(radius * max(pixels.shape[:2])))
+    """Convolve with a kernel whose weights sum to 1: the light that fell on the sensor, or the stored values."""
+    if not of_light:
+        return cv2.filter2D(pixels, -1, kernel, borderType=cv2.BORDER_REFLECT_101)
+    light = cv2.filter2D(_TO_LINEAR[pixels], -1, kernel, borderType=cv2.BORDER_REFLECT_101)
+    return np.round(255.0 * np.clip(light, 0.0, 1.0) ** (1.0 / _GAMMA)).astype(np.uint8)
 
 
 def exposed(pixels: UInt8[np.ndarray, "h w 3"], stops: float) -> UInt8[np.ndarray, "h w 3"]:
@@ -77,16 +83,17 @@ def exposed(pixels: UInt8[np.ndarray, "h w 3"], stops: float) -> UInt8[np.ndarra
 
 
 def occluded(pixels: UInt8[np.ndarray, "h w 3"], share: float, rng: np.random.Generator) -> UInt8[np.ndarray, "h w 3"]:
-    """Cover a share of the image with a textured shape, out of focus at its edge as things near the lens are."""
+    """Cover a share of the image with a shape: plain, textured or printed, its edge sharp or out of focus."""
     height, width = pixels.shape[:2]
     rows = max(8, round(_FIELD_SIZE * height / max(height, width)))
     columns = max(8, round(_FIELD_SIZE * width / max(height, width)))
-    outline = _blob(rows, columns, rng) if rng.random() < 0.5 else _figure(rows, columns, rng)
+    shape, look = rng.choice((_blob, _figure, _panel), p=_SHAPES), rng.choice((_texture, _plain, _print), p=_LOOKS)
+    outline = shape(rows, columns, rng)
     level = np.quantile(outline, share)
     softness = rng.uniform(0.01, 0.06) * float(outline.std()) + 1e-6
     size = (width, height)
     alpha = np.clip(0.5 + (level - cv2.resize(outline, size, interpolation=cv2.INTER_CUBIC)) / softness, 0.0, 1.0)
-    texture = cv2.resize(_texture(rows, columns, rng), size, interpolation=cv2.INTER_CUBIC)
+    texture = cv2.resize(look(rows, columns, rng), size, interpolation=cv2.INTER_CUBIC)
     covered = pixels + alpha[..., None].astype(np.float32) * (np.clip(texture, 0.0, 255.0) - pixels)
     return np.round(covered).astype(np.uint8)
 
@@ -105,19 +112,19 @@ def line_kernel(length_px: float, angle_radians: float) -> Float32[np.ndarray, "
     return kernel / kernel.sum()
 
 
+def gaussian_kernel(radius_px: float) -> Float32[np.ndarray, "side side"]:
+    """Return a Gaussian blur kernel with the variance of a disc of this radius; weights sum to 1."""
+    sigma = 0.5 * radius_px
+    line = cv2.getGaussianKernel(2 * int(np.ceil(3.0 * sigma)) + 1, sigma, ktype=cv2.CV_32F)
+    return line @ line.T
+
+
 def disc_kernel(radius_px: float) -> Float32[np.ndarray, "side side"]:
     """Return a blur kernel that is a disc with a one-pixel soft edge; weights sum to 1."""
     reach = int(np.ceil(radius_px)) + 1
     y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
     disc = np.clip(radius_px + 0.5 - np.hypot(x, y), 0.0, 1.0).astype(np.float32)
     return disc / disc.sum()
-
-
-def _filtered(
-    pixels: UInt8[np.ndarray, "h w 3"], kernel: Float32[np.ndarray, "side side"]
-) -> UInt8[np.ndarray, "h w 3"]:
-    blurred = cv2.filter2D(_TO_LINEAR[pixels], -1, kernel, borderType=cv2.BORDER_REFLECT_101)
-    return np.round(255.0 * np.clip(blurred, 0.0, 1.0) ** (1.0 / _GAMMA)).astype(np.uint8)
 
 
 def _blob(rows: int, columns: int, rng: np.random.Generator) -> Float32[np.ndarray, "rows columns"]:
@@ -143,6 +150,14 @@ def _figure(rows: int, columns: int, rng: np.random.Generator) -> Float32[np.nda
     return np.minimum(head, body).astype(np.float32)
 
 
+def _panel(rows: int, columns: int, rng: np.random.Generator) -> Float32[np.ndarray, "rows columns"]:
+    """Return a field whose level sets are rectangles: a book, a phone, a sign, somebody's back."""
+    y, x = _grid(rows, columns, rng)
+    angle = rng.normal(0.0, 0.15)
+    along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+    return np.maximum(np.abs(along), rng.uniform(0.6, 1.7) * np.abs(across)).astype(np.float32)
+
+
 def _grid(rows: int, columns: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Return coordinates in units of half the longer side, measured from a random point of the image."""
     y, x = np.mgrid[0:rows, 0:columns].astype(np.float32)
@@ -161,3 +176,20 @@ def _texture(rows: int, columns: int, rng: np.random.Generator) -> Float32[np.nd
         angle, period = rng.uniform(0.0, np.pi), rng.uniform(3.0, 12.0)
         shade += rng.uniform(0.1, 0.4) * np.sin(2 * np.pi * (x * np.cos(angle) + y * np.sin(angle)) / period)
     return (shade[..., None] * tone).astype(np.float32)
+
+
+def _plain(rows: int, columns: int, rng: np.random.Generator) -> Float32[np.ndarray, "rows columns 3"]:
+    """Return one colour, from black to white, with a faint shade across it."""
+    y, x = np.mgrid[0:rows, 0:columns] / max(rows, columns)
+    shade = 1.0 + rng.uniform(-0.15, 0.15) * x + rng.uniform(-0.15, 0.15) * y
+    return (shade[..., None] * rng.uniform(0.0, 240.0) * rng.uniform(0.7, 1.0, 3)).astype(np.float32)
+
+
+def _print(rows: int, columns: int, rng: np.random.Generator) -> Float32[np.ndarray, "rows columns 3"]:
+    """Return overlapping rectangles of many colours: a poster, a patterned shirt, a car's side. It has corners."""
+    print_ = np.tile(rng.uniform(20.0, 235.0, 3).astype(np.float32), (rows, columns, 1))
+    for _ in range(int(rng.integers(20, 120))):
+        height, width = rng.integers(1, max(rows // 4, 2)), rng.integers(1, max(columns // 4, 2))
+        top, left = rng.integers(rows), rng.integers(columns)
+        print_[top : top + height, left : left + width] = rng.uniform(0.0, 255.0, 3)
+    return print_

@@ -43,7 +43,7 @@ PLAN: tuple[tuple[FaultKind, ...], ...] = (
 )
 """Faults of the worlds that are made of a capture, one world after the other and round again."""
 
-_VERSION = "1"
+_VERSION = "2"
 """Changes whenever the same capture gives other worlds."""
 _WORLD = "world"
 _LEAST_SHARE, _LARGEST_SHARE = 0.06, 0.35

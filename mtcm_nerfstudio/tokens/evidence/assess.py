@@ -20,7 +20,7 @@ from mtcm_nerfstudio.tokens.evidence.geometry import (
     residuals,
     residuals_when_moved,
 )
-from mtcm_nerfstudio.tokens.evidence.graph import Graph, potentials, spread_trust
+from mtcm_nerfstudio.tokens.evidence.graph import Graph, potentials, sides
 from mtcm_nerfstudio.tokens.evidence.partners import choose_partners, pose_distances
 
 _LINKS = (
@@ -38,6 +38,7 @@ _GEOMETRY = (
     "obeys best",
     "off by",
     "trust",
+    "side",
     "own turn",
     "own shift",
     "after",
@@ -61,7 +62,7 @@ FRAME_NUMBERS: tuple[str, ...] = (*_BASE, *(f"{name} in this capture" for name i
 """What ``Evidence.frames`` holds: numbers, then the same as robust deviations from the capture's median."""
 PAIR_NUMBERS: tuple[str, ...] = (
     "matches", "verified", "tested", "obeys", "off by", "after moving", "after moving partner", "angle", "baseline",
-    "sharper", "brighter", "covered", "partner covered", "trust of partner", "own trust", "points above",
+    "sharper", "brighter", "covered", "partner covered", "trust of partner", "own trust", "points above", "same side",
 )  # fmt: skip
 """What ``Evidence.of_pairs`` holds."""
 
@@ -73,6 +74,8 @@ _NEAR = 0.35
 _PIXELS = 50.0
 """How much a pair's geometry counts against the prior on a frame's own correction."""
 _DISTRUSTED = 0.02
+_HALF_A_SIDE = 0.2
+"""How firmly a frame stands on a side that half counts."""
 _ODD = 0.25
 """Difference of a cell's colour (a logarithm) at which it is half odd."""
 _BLOCK = 3
@@ -143,7 +146,9 @@ class _Assessment:
         self.verified = bank.verified[rows].astype(np.float64)
         self.weight = self.verified / (self.verified + _ENOUGH)
         self.tested_weight = np.where(self.tested, self.weight, 0.0)
-        self.trust = spread_trust(pairs, self.tested_weight, self.obeys, len(bank))
+        side = sides(pairs, self.tested_weight, self.obeys, len(bank))
+        self.trust = np.clip(side, 0.0, 1.0)
+        self.side = side / (_HALF_A_SIDE + np.abs(side))
         self.twist, moved = own_corrections(seen, camera, _PIXELS * self.tested_weight, _DISTRUSTED + self.trust)
         self.after = np.stack(
             [_share(residuals_when_moved(seen, camera, moved, side) < OBEYS, there) for side in range(2)], axis=1
@@ -193,6 +198,7 @@ class _Assessment:
             graph.largest(np.where(_both(self.tested), obeys, 0.0)),
             graph.mean(_both(self.off_by), trusted),
             self.trust,
+            self.side,
             np.log1p(np.degrees(np.linalg.norm(self.twist[:, :3], axis=1)) / 0.2) / 3.0,
             np.log1p(np.linalg.norm(self.twist[:, 3:], axis=1) / 0.01) / 3.0,
             graph.mean(self.after, trusted),
@@ -286,6 +292,7 @@ class _Assessment:
             self.graph.of_partner(self.trust),
             self.trust[self.pairs],
             self.graph.above_partner(points),
+            self.side[self.pairs] * self.graph.of_partner(self.side),
         ]
         return np.clip(np.stack(numbers, axis=-1), -_LARGEST, _LARGEST)
 

@@ -2,10 +2,13 @@
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 _ROUNDS_OF_TRUST = 200
 """Trust spreads by one edge a round: enough to cross a long walk and come to rest."""
 _ROUNDS_OF_POTENTIAL = 6
+_FIRMEST = 3.0
 _TINY = 1e-9
 
 
@@ -62,31 +65,42 @@ class Graph:
         return np.where(end > begin, flat[order][at], 0.0)
 
 
-def spread_trust(
+def sides(
     pairs: Int[np.ndarray, "pair 2"],
     weight: Float[np.ndarray, " pair"],
     agreement: Float[np.ndarray, " pair"],
     frames: int,
 ) -> Float[np.ndarray, " frame"]:
-    """Return how far each frame stands on the side of the many, in [0, 1].
+    """Return on which side of the capture each frame stands, and how firmly: positive with the many, 1 as they do.
 
-    Power iteration, from everybody trusted alike, of the signed graph D^-1/2 S D^-1/2 with S = weight · (2 agreement
-    − 1): its leading eigenvector splits frames into two sides that agree within and disagree across (Kunegis et al.,
-    2010). The larger side is trusted; a frame with a wrong pose of its own, or a cluster moved together, is on the
-    other side or on none. A fixed number of rounds from a fixed start depends continuously on its input.
+    Power iteration, from everybody alike, of the signed graph D^-1/2 S D^-1/2 with S = weight · (2 agreement − 1):
+    its leading eigenvector splits frames into two sides that agree within and disagree across (Kunegis et al., 2010).
+    The larger side is positive; a cluster moved together is on the other one, and a frame with a wrong pose of its own
+    on that one or, as a frame without pairs, on none (0). A fixed number of rounds from a fixed start depends continuously on its input. Parts of
+    the capture that share no pair have an eigenvector each, and count less the smaller they are.
     """
-    if not frames:
-        return np.zeros(0)
     i, j = pairs.T
     degree = np.bincount(i, weight, frames) + np.bincount(j, weight, frames) + 0.3
     coupling = weight * (2.0 * agreement - 1.0) / np.sqrt(degree[i] * degree[j])
+    part, size = _parts(pairs[weight > 0], frames)
     side = np.ones(frames)
     for _ in range(_ROUNDS_OF_TRUST):
         side = side + np.bincount(i, coupling * side[j], frames) + np.bincount(j, coupling * side[i], frames)
-        side /= np.sqrt(np.mean(side * side)) + _TINY
+        side /= np.sqrt(np.bincount(part, side * side) / size)[part] + _TINY
     side = side / np.sqrt(degree)
-    side = side / (np.median(np.abs(side)) + _TINY)
-    return np.clip(side if np.median(side) >= 0 else -side, 0.0, 1.0)
+    for number in range(len(size)):
+        of_part = side[part == number]
+        turn = 1.0 if np.median(of_part) >= 0 else -1.0
+        side[part == number] = turn * of_part / (np.median(np.abs(of_part)) + _TINY)
+    counts = np.where(size > 1, np.sqrt(size / size.max(initial=1)), 0.0)
+    return np.clip(side, -_FIRMEST, _FIRMEST) * counts[part]
+
+
+def _parts(pairs: Int[np.ndarray, "pair 2"], frames: int) -> tuple[Int[np.ndarray, " frame"], Int[np.ndarray, " part"]]:
+    """Return the connected part of the graph that each frame belongs to, and how many frames each part has."""
+    graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(frames, frames))
+    _, part = connected_components(graph, directed=False)
+    return part, np.bincount(part)
 
 
 def potentials(

@@ -87,10 +87,11 @@ def mutual_best(
     if len(first) < 2 or len(second) < 2:
         return np.zeros(0, dtype=int), np.zeros(0, dtype=int)
     likeness = first @ second.T
-    to, forth = _clear_best(likeness)
-    back, back_clear = _clear_best(likeness.T)
-    mutual = forth & back_clear[to] & (back[to] == torch.arange(len(first), device=first.device))
-    a = torch.nonzero(mutual)[:, 0]
+    to, clear = _clear_best_of_rows(likeness)
+    a = torch.nonzero(clear)[:, 0]
+    # Only points that somebody is clearly best for are asked in their turn.
+    back, back_clear = _clear_best_of_rows(likeness.T[to[a]].contiguous())
+    a = a[back_clear & (back == a)]
     return a.cpu().numpy(), to[a].cpu().numpy()
 
 
@@ -122,3 +123,16 @@ def _clear_best(likeness: Float[Tensor, "point *image other"]) -> tuple[Tensor, 
     best, to = likeness.topk(2, dim=-1)
     distance = 2.0 - 2.0 * best
     return to[..., 0], distance[..., 0] < _RATIO**2 * distance[..., 1]
+
+
+def _clear_best_of_rows(likeness: Float[Tensor, "point other"]) -> tuple[Tensor, Tensor]:
+    """Return what ``_clear_best`` does; in NumPy on a CPU, which is several times quicker there."""
+    if likeness.device.type != "cpu":
+        return _clear_best(likeness)
+    values = likeness.numpy()
+    rows, to = np.arange(len(values)), values.argmax(axis=1)
+    best = values[rows, to]
+    values[rows, to] = -np.inf
+    second = values.max(axis=1, initial=-np.inf)
+    values[rows, to] = best
+    return torch.from_numpy(to), torch.from_numpy(2.0 - 2.0 * best < _RATIO**2 * (2.0 - 2.0 * second))
