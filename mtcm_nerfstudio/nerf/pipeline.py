@@ -3,18 +3,40 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import torch
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager, VanillaDataManagerConfig
 from nerfstudio.data.datamanagers.parallel_datamanager import ParallelDataManagerConfig
 from nerfstudio.data.datasets.base_dataset import InputDataset
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes
+from nerfstudio.models.base_model import ModelConfig
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
+from nerfstudio.utils import comms
+from nerfstudio.utils.rich_utils import CONSOLE
+from torch import Tensor
+from torch.cuda.amp.grad_scaler import GradScaler
+from torch.nn import Parameter
 from tyro.constructors import PrimitiveConstructorSpec
 
+from mtcm_nerfstudio import decisions as decisions_file
+from mtcm_nerfstudio.capture.read import read_capture
+from mtcm_nerfstudio.consistency.checkpoint import CheckpointCard, load_checkpoint
+from mtcm_nerfstudio.decisions import write_text_atomically
 from mtcm_nerfstudio.filtering import FilterSettings
 from mtcm_nerfstudio.nerf.dataparser.flags import StockFlags
-from mtcm_nerfstudio.nerf.dataparser.parser import MTCMDataParserConfig
+from mtcm_nerfstudio.nerf.dataparser.parser import MTCMDataParser, MTCMDataParserConfig
+from mtcm_nerfstudio.nerf.dataparser.run_record import TRAINING_VIEWS
+from mtcm_nerfstudio.nerf.joint.hook import JointHook
+from mtcm_nerfstudio.nerf.joint.photometric import moved_c2w, weight_image_loss, weighted
+from mtcm_nerfstudio.nerf.joint.reading import Reading, read_training_frames
+from mtcm_nerfstudio.nerf.joint.results import joint_decisions, metrics_table, write_result
+from mtcm_nerfstudio.nerf.joint.settings import JointSettings
+from mtcm_nerfstudio.nerf.joint.transformer import JointTransformer, joint_result
+from mtcm_nerfstudio.tokens.cache import Cache
+from mtcm_nerfstudio.views.write import write_decision_exports
 
 PARSER_NAME = "mtcm"
 
@@ -118,9 +140,166 @@ class MTCMPipelineConfig(VanillaPipelineConfig):
 
     _target: type = field(default_factory=lambda: MTCMPipeline)
     """target class to instantiate"""
+    joint: JointSettings = field(default_factory=JointSettings)
+    """How the consistency transformer is fine-tuned with the NeRF."""
 
 
 class MTCMPipeline(VanillaPipeline):
-    """nerfstudio's pipeline over the frames that MTCM kept."""
+    """nerfstudio's pipeline over the frames that MTCM kept, with the transformer that judged them at its side.
+
+    While the NeRF trains, the transformer weights its frames and corrects their poses, and hears of its loss.
+    """
 
     config: MTCMPipelineConfig
+    joint: JointTransformer | None
+
+    def __init__(
+        self,
+        config: MTCMPipelineConfig,
+        device: str,
+        test_mode: Literal["test", "val", "inference"] = "val",
+        world_size: int = 1,
+        local_rank: int = 0,
+        grad_scaler: GradScaler | None = None,
+    ) -> None:
+        """Set up as nerfstudio does, and the transformer beside it."""
+        config = replace(config, model=_without_camera_optimizer(config.model)) if config.joint.enabled else config
+        super().__init__(config, device, test_mode, world_size, local_rank, grad_scaler)
+        self.joint, self._hook = None, None
+        if not config.joint.enabled:
+            return
+        filtering = self._parser.config.filter
+        model, card = load_checkpoint(filtering.checkpoint)
+        self.joint = JointTransformer(model, card, len(self._train_set), config.joint).to(device)
+        if test_mode == "val":
+            self.joint.begin(self._reading(card).to(torch.device(device)))
+            self._hook = JointHook(self.joint, grad_scaler, world_size)
+
+    def get_train_loss_dict(self, step: int) -> tuple[Any, dict[str, Tensor], dict[str, Tensor]]:
+        """Train on one batch, weighted by frame and seen by corrected cameras."""
+        joint, hook = self.joint, self._hook
+        if joint is None or hook is None:
+            return super().get_train_loss_dict(step)
+        logged = hook.before_step(step)
+        given, batch = self.datamanager.next_train(step)
+        if isinstance(given, Cameras):
+            outputs, losses, metrics = self._train_on_image(joint, hook, given, batch, step)
+        else:
+            outputs, losses, metrics = self._train_on_rays(joint, hook, given, batch, step)
+        return outputs, losses, {**metrics, **logged}
+
+    def get_param_groups(self) -> dict[str, list[Parameter]]:
+        """Return the groups of parameters that are optimized alike."""
+        groups = super().get_param_groups()
+        return groups if self.joint is None else {**groups, **self.joint.groups()}
+
+    def get_training_callbacks(
+        self, training_callback_attributes: TrainingCallbackAttributes
+    ) -> list[TrainingCallback]:
+        """Return everybody's callbacks, the joint training's last."""
+        callbacks = super().get_training_callbacks(training_callback_attributes)
+        if self._hook is None:
+            return callbacks
+        return [*callbacks, *self._hook.callbacks(training_callback_attributes, self._finish)]
+
+    def get_average_image_metrics(
+        self,
+        data_loader: Any,
+        image_prefix: str,
+        step: int | None = None,
+        output_path: Path | None = None,
+        get_std: bool = False,
+    ) -> dict[str, float]:
+        """Evaluate all images as nerfstudio does, and write the metrics of each into the run's folder."""
+        rows: dict[str, dict[str, float]] = {}
+        names = [path.name for path in data_loader.dataset.image_filenames]
+        measure = self.model.get_image_metrics_and_images
+
+        def noting(outputs: Any, batch: Any) -> Any:
+            metrics, images = measure(outputs, batch)
+            rows[names[int(batch["image_idx"])]] = {name: float(value) for name, value in metrics.items()}
+            return metrics, images
+
+        self.model.get_image_metrics_and_images = noting
+        try:
+            means = super().get_average_image_metrics(data_loader, image_prefix, step, output_path, get_std)
+        finally:
+            del self.model.get_image_metrics_and_images
+        if self._run_folder is not None:
+            write_text_atomically(self._run_folder / f"{image_prefix}_images.csv", metrics_table(rows))
+        return means
+
+    def _train_on_rays(
+        self, joint: JointTransformer, hook: JointHook, rays: RayBundle, batch: dict[str, Tensor], step: int
+    ) -> tuple[Any, dict[str, Tensor], dict[str, Tensor]]:
+        assert rays.camera_indices is not None, "rays of a training batch know their cameras"
+        frames = rays.camera_indices[..., 0].to(joint.weight.device)
+        with weighted(self.model, frames, hook.weights_of(frames), joint.losses):
+            outputs = self._model(hook.moved_rays(rays, frames, step))
+            metrics = self.model.get_metrics_dict(outputs, batch)
+            return outputs, self.model.get_loss_dict(outputs, batch, metrics), metrics
+
+    def _train_on_image(
+        self, joint: JointTransformer, hook: JointHook, camera: Cameras, batch: dict[str, Tensor], step: int
+    ) -> tuple[Any, dict[str, Tensor], dict[str, Tensor]]:
+        assert camera.metadata is not None, "a camera of the training set knows its number"
+        frame = int(camera.metadata["cam_idx"])
+        outputs = self._model(hook.moved_camera(camera, frame, step))
+        metrics = self.model.get_metrics_dict(outputs, batch)
+        losses = self.model.get_loss_dict(outputs, batch, metrics)
+        weight = hook.weights_of(torch.tensor([frame], device=joint.weight.device))[0]
+        weight_image_loss(losses, frame, weight, joint.losses)
+        return outputs, losses, metrics
+
+    def _reading(self, card: CheckpointCard) -> Reading:
+        """Read the training frames as the transformer needs them."""
+        parser = self._parser
+        frames, settings = parser.training_frames(), parser.config.filter
+        capture = read_capture(parser.config.data, settings.source, settings.identity)
+        repaired = {frame.file_path: frame.repaired_transform_matrix for frame in frames.decisions.repaired}
+        poses = {name: pose for name, pose in repaired.items() if pose is not None}
+        return read_training_frames(capture, frames.names, poses, card, settings.evidence, Cache())
+
+    def _finish(self, attributes: TrainingCallbackAttributes) -> None:
+        """Write what joint training came to, once, when it has ended."""
+        trainer, joint = attributes.trainer, self.joint
+        if trainer is None or joint is None or not comms.is_main_process():
+            return
+        frames = self._parser.training_frames()
+        c2w = torch.eye(4).repeat(joint.frames, 1, 1)
+        c2w[:, :3] = moved_c2w(self._train_set.cameras.camera_to_worlds.cpu(), joint.twist.cpu())
+        result = joint_result(joint, frames.names, frames.capture_from_scene(c2w).numpy())
+        for line in write_result(trainer.base_dir, frames.decisions, result):
+            CONSOLE.print(line, markup=False, highlight=False, soft_wrap=True)
+        if self.config.joint.write_back:
+            decisions = joint_decisions(frames.decisions, result, refined=True)
+            folder = self._parser.capture_output_dir
+            decisions_file.write(decisions, folder / decisions_file.FILE_NAME)
+            write_decision_exports(decisions, folder)
+            CONSOLE.print(f"MTCM: the capture's decisions are those of the joint training now ({folder})")
+
+    @property
+    def _parser(self) -> MTCMDataParser:
+        parser = getattr(self.datamanager, "dataparser", None)
+        if not isinstance(parser, MTCMDataParser):
+            raise ValueError("joint training needs the mtcm dataparser: use it, or --pipeline.joint.enabled False")
+        return parser
+
+    @property
+    def _train_set(self) -> InputDataset:
+        dataset = self.datamanager.train_dataset
+        assert isinstance(dataset, InputDataset)
+        return dataset
+
+    @property
+    def _run_folder(self) -> Path | None:
+        """The folder of the run, once it has decisions of its own there."""
+        parser = getattr(self.datamanager, "dataparser", None)
+        decisions = parser.config.decisions if isinstance(parser, MTCMDataParser) else None
+        return None if decisions is None or not (decisions.parent / TRAINING_VIEWS).is_file() else decisions.parent
+
+
+def _without_camera_optimizer(model: ModelConfig) -> ModelConfig:
+    """Leave poses to the transformer: two that move the same cameras would only drift against each other."""
+    optimizer = getattr(model, "camera_optimizer", None)
+    return model if optimizer is None else replace(model, camera_optimizer=replace(optimizer, mode="off"))  # pyright: ignore[reportCallIssue]

@@ -11,6 +11,7 @@ from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
 from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.plugins.types import MethodSpecification
 
+from mtcm_nerfstudio.nerf.joint.settings import JointSettings
 from mtcm_nerfstudio.nerf.loading import allow_numpy_scalars
 from mtcm_nerfstudio.nerf.model import MTCMNerfactoModelConfig
 from mtcm_nerfstudio.nerf.pipeline import MTCMDataManagerConfig, MTCMParallelDataManagerConfig, MTCMPipelineConfig
@@ -29,6 +30,11 @@ def _adam(lr: float, lr_final: float, max_steps: int) -> dict:
     }
 
 
+def _joint(max_steps: int) -> dict:
+    """Return the optimizers of the transformer that is trained beside a NeRF, and of its head that corrects poses."""
+    return {"mtcm": _adam(1e-4, 1e-5, max_steps), "mtcm_corrections": _adam(1e-3, 1e-4, max_steps)}
+
+
 mtcm_nerfacto = MethodSpecification(
     config=TrainerConfig(
         method_name="mtcm-nerfacto",
@@ -39,6 +45,7 @@ mtcm_nerfacto = MethodSpecification(
         machine=_machine(),
         pipeline=MTCMPipelineConfig(
             datamanager=MTCMParallelDataManagerConfig(train_num_rays_per_batch=4096, eval_num_rays_per_batch=4096),
+            joint=JointSettings(start=2000, every=25),
             model=MTCMNerfactoModelConfig(
                 eval_num_rays_per_chunk=1 << 15,
                 average_init_density=0.01,
@@ -49,6 +56,7 @@ mtcm_nerfacto = MethodSpecification(
             "proposal_networks": _adam(1e-2, 1e-4, max_steps=200_000),
             "fields": _adam(1e-2, 1e-4, max_steps=200_000),
             "camera_opt": _adam(1e-3, 1e-4, max_steps=5000),
+            **_joint(max_steps=30_000),
         },
         viewer=ViewerConfig(num_rays_per_chunk=1 << 15),
         vis="viewer",
@@ -92,6 +100,7 @@ mtcm_nerfacto_tiny = MethodSpecification(
         optimizers={
             "proposal_networks": _adam(1e-2, 1e-3, max_steps=_TINY_STEPS),
             "fields": _adam(1e-2, 1e-3, max_steps=_TINY_STEPS),
+            **_joint(max_steps=_TINY_STEPS),
         },
         viewer=ViewerConfig(num_rays_per_chunk=1 << 10, quit_on_train_completion=True),
         vis="tensorboard",

@@ -68,7 +68,11 @@ class Measured:
                 "frames found at the method's own threshold. Seconds a capture, features and matches already computed.",
                 tables.summary_rows(self.figures, self.methods, self.all_kinds),
             ),
-            ("AUROC by kind", "0.5 is chance. Images are spoiled in all degrees where no size is given.", tables.kind_rows(self.figures, self.methods, self.kinds)),
+            (
+                "AUROC by kind",
+                "0.5 is chance. Images are spoiled in all degrees where no size is given.",
+                tables.kind_rows(self.figures, self.methods, self.kinds),
+            ),
             (
                 "AUROC by capture",
                 "All kinds together.",

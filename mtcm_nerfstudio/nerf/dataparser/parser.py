@@ -6,20 +6,23 @@ what is left: a pose that is far out would shrink the whole scene there.
 """
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import torch
 import tyro
+from jaxtyping import Float
 from nerfstudio.data.dataparsers.base_dataparser import DataParser, DataParserConfig, DataparserOutputs
 from nerfstudio.utils.rich_utils import CONSOLE
+from torch import Tensor
 
 from mtcm_nerfstudio import decisions as decisions_file
 from mtcm_nerfstudio.capture.capture import Source
-from mtcm_nerfstudio.capture.read import detect_source
+from mtcm_nerfstudio.capture.read import detect_source, read_capture
 from mtcm_nerfstudio.decisions import Decisions, FrameDecision
-from mtcm_nerfstudio.filtering import FilterSettings, current_decisions, summary
+from mtcm_nerfstudio.filtering import FilterSettings, current_decisions, default_output_dir, summary
 from mtcm_nerfstudio.nerf.dataparser.choose import choose_splits
 from mtcm_nerfstudio.nerf.dataparser.chosen import Chosen, ChosenFramesParser, Split, frame_name
 from mtcm_nerfstudio.nerf.dataparser.flags import StockFlags
@@ -77,12 +80,32 @@ class _Opened:
         }
 
 
+@dataclass(frozen=True, eq=False)
+class TrainingFrames:
+    """The frames that a NeRF trains on, in the training set's order, and how its scene lies in the capture's world."""
+
+    names: tuple[str, ...]
+    """By the names that decisions have for them."""
+    decisions: Decisions
+    capture_from_scene: Callable[[Float[Tensor, "n 4 4"]], Float[Tensor, "n 4 4"]]
+    """Takes camera-to-world matrices of the trained scene into the capture's own world."""
+
+
 class MTCMDataParser(DataParser):
     """Drives nerfstudio's parser of the capture's layout over the frames that are to be used."""
 
     config: MTCMDataParserConfig  # pyright: ignore[reportIncompatibleVariableOverride]
     downscale_factor: int | None = None
     """nerfstudio sets this to 1 where it only renders, and opens no images then."""
+
+    def training_frames(self) -> TrainingFrames:
+        """Return which frame each row of the training set is."""
+        opened = self._opened
+        by_path = {opened.parser.image_path(name): name for name in opened.frames_of("train")}
+        names = tuple(by_path[path] for path in self._train.image_filenames)
+        capture_from_saved = torch.linalg.inv(opened.parser.saved_from_capture())
+        scene = self._scene
+        return TrainingFrames(names, opened.decisions, lambda c2w: capture_from_saved @ scene.recover(c2w))
 
     def _generate_dataparser_outputs(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, split: Split = "train", **kwargs: object
@@ -140,6 +163,13 @@ class MTCMDataParser(DataParser):
     @cached_property
     def _scene(self) -> Scene:
         return scene_of(self._train, self._opened.parser)
+
+    @property
+    def capture_output_dir(self) -> Path:
+        """The folder of the capture's own decisions."""
+        settings, data = self.config.filter, self.config.data
+        capture = read_capture(data, settings.source, settings.identity)
+        return self.config.output_dir or default_output_dir(data, capture)
 
     @property
     def _derived(self) -> Path:

@@ -41,6 +41,12 @@ class Scene:
         out[:, :3, 3] *= self.scale
         return out.to(c2w.dtype)
 
+    def recover(self, c2w: Float[Tensor, "n 4 4"]) -> Float[Tensor, "n 4 4"]:
+        """Undo ``place``, in double precision."""
+        out = c2w.double().clone()
+        out[:, :3, 3] /= self.scale
+        return torch.linalg.inv(self.from_saved) @ out
+
 
 @dataclass
 class MTCMOutputs(DataparserOutputs):

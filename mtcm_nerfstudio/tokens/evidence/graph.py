@@ -75,9 +75,10 @@ def sides(
 
     Power iteration, from everybody alike, of the signed graph D^-1/2 S D^-1/2 with S = weight · (2 agreement − 1):
     its leading eigenvector splits frames into two sides that agree within and disagree across (Kunegis et al., 2010).
-    The larger side is positive; a cluster moved together is on the other one, and a frame with a wrong pose of its own
-    on that one or, as a frame without pairs, on none (0). A fixed number of rounds from a fixed start depends continuously on its input. Parts of
-    the capture that share no pair have an eigenvector each, and count less the smaller they are.
+    The larger side is positive. A cluster moved together is on the other one, a frame with a wrong pose of its own on
+    that one or, as a frame without pairs, on none (0). A fixed number of rounds from a fixed start depends
+    continuously on its input. Parts of the capture that share no pair have an eigenvector each, and count less the
+    smaller they are.
     """
     i, j = pairs.T
     degree = np.bincount(i, weight, frames) + np.bincount(j, weight, frames) + 0.3

@@ -1,0 +1,1 @@
+"""Fine-tuning the consistency transformer with the NeRF: weights of frames, corrections of poses, and back."""

@@ -1,0 +1,163 @@
+"""When the NeRF and the transformer hear of each other: the training hook of joint fine-tuning.
+
+Between two refreshes the NeRF trains with weights and corrections that stand still; its gradients by the corrections
+gather on copies of them, its losses by frame. At a refresh both go back through the transformer.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float, Int
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
+from nerfstudio.utils import writer
+from torch import Tensor
+from torch.cuda.amp.grad_scaler import GradScaler
+
+from mtcm_nerfstudio.nerf.joint.objective import relative_cost
+from mtcm_nerfstudio.nerf.joint.photometric import moved_camera, moved_rays
+from mtcm_nerfstudio.nerf.joint.transformer import FromTheNerf, JointTransformer
+
+_STEPS_PER_HISTOGRAM = 100
+_SEEN_ENOUGH = 3
+"""Steps in which a frame must have been seen for its loss to say anything."""
+
+
+class JointHook:
+    """Carries weights and corrections to the NeRF, and its losses and gradients back."""
+
+    def __init__(self, joint: JointTransformer, grad_scaler: GradScaler | None, world_size: int) -> None:
+        """Tie a transformer to one training run.
+
+        Args:
+            joint: the transformer with what it said last.
+            grad_scaler: of the trainer, where it trains in mixed precision.
+            world_size: processes that train together.
+        """
+        self.joint, self.settings = joint, joint.settings
+        self.grad_scaler, self.world_size = grad_scaler, world_size
+        self._twist: Tensor | None = None
+        self._slope = torch.zeros(joint.frames, 6)
+        self._steps = 0
+        self._scale = 1.0
+
+    def before_step(self, step: int) -> dict[str, Float[Tensor, ""]]:
+        """Refresh if it is time to, and make ready to hear of the coming step; returns what is to be logged."""
+        logged = self._refresh(step) if self.settings.refreshes(step) else {}
+        if logged or self._twist is None:
+            self._twist = self.joint.twist.detach().clone()
+        self._twist.requires_grad_(self.settings.corrections and self.settings.listens(step))
+        self._scale = 1.0 if self.grad_scaler is None else float(self.grad_scaler.get_scale())
+        return logged
+
+    def weights_of(self, frames: Int[Tensor, " ray"]) -> Float[Tensor, " ray"]:
+        """Return the weights of rays, 1 on the mean of all frames."""
+        weight = self.joint.weight
+        return weight[frames] / weight.mean().clamp(min=1e-6)
+
+    def moved_rays(self, rays: RayBundle, frames: Int[Tensor, " ray"], step: int) -> RayBundle:
+        """Return rays of corrected cameras."""
+        return moved_rays(rays, self._now()[frames]) if self._corrects(step) else rays
+
+    def moved_camera(self, camera: Cameras, frame: int, step: int) -> Cameras:
+        """Return a corrected camera."""
+        return moved_camera(camera, self._now()[frame : frame + 1]) if self._corrects(step) else camera
+
+    def after_step(self, step: int) -> None:
+        """Gather the gradient that the step has left on the corrections."""
+        gradient = self._now().grad
+        if gradient is not None:
+            if torch.isfinite(gradient).all():  # mixed precision skips a step now and then
+                self._slope = self._slope.to(gradient) + gradient / self._scale
+                self._steps += 1
+            self._now().grad = None
+        if step % _STEPS_PER_HISTOGRAM == 0 and self.settings.listens(step):
+            log_histogram("mtcm/weights", self.joint.weight, step)
+            log_histogram("mtcm/turns in degrees", turns_degrees(self.joint.twist), step)
+
+    def callbacks(
+        self, attributes: TrainingCallbackAttributes, at_end: Callable[[TrainingCallbackAttributes], None]
+    ) -> list[TrainingCallback]:
+        """Return what nerfstudio's trainer has to call.
+
+        Args:
+            attributes: of the run.
+            at_end: what to do with the result.
+        """
+
+        def after_train(step: int) -> None:
+            at_end(attributes)
+
+        return [
+            TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], self.after_step),
+            TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN], after_train),
+        ]
+
+    def _now(self) -> Float[Tensor, "frame 6"]:
+        """Return the corrections that hold at this step: a copy, on which the NeRF's gradients gather."""
+        if self._twist is None:
+            raise RuntimeError("call before_step() first")
+        return self._twist
+
+    def _corrects(self, step: int) -> bool:
+        return self.settings.corrections and step >= self.settings.start
+
+    def _refresh(self, step: int) -> dict[str, Float[Tensor, ""]]:
+        """Let what was heard reach the transformer's gradients, and take up what it says now."""
+        joint = self.joint
+        heard = self._heard()
+        with torch.enable_grad(), torch.autocast(device_type=joint.weight.device.type, enabled=False):
+            says = joint.read()
+            parts = joint.loss(says, heard, step)
+            total = torch.stack(list(parts.values())).sum()
+        scaled = total if self.grad_scaler is None else self.grad_scaler.scale(total)
+        scaled.backward()
+        if self.world_size > 1:
+            self._share_gradients()
+        joint.take_up(says)
+        turns = turns_degrees(joint.twist)
+        facts = {"weight_mean": joint.weight.mean(), "weight_min": joint.weight.min(), "turn_max": turns.max()}
+        return {f"mtcm_{name}": value.detach() for name, value in {**parts, **facts}.items()}
+
+    def _heard(self) -> FromTheNerf:
+        """Sum up what all processes heard since the last refresh."""
+        losses = self.joint.losses
+        slope, steps = self._slope.to(losses.total.device), torch.tensor(float(self._steps))
+        if self.world_size > 1:
+            steps = steps.to(slope)
+            for one in (losses.total, losses.count, slope, steps):
+                dist.all_reduce(one)
+        losses.settle()
+        known = losses.average.isfinite() & (losses.times >= _SEEN_ENOUGH)
+        cost = relative_cost(losses.average.nan_to_num(), known, self.settings.boundary)
+        self._slope, self._steps = torch.zeros_like(slope), 0
+        return FromTheNerf(cost, slope / steps.clamp(min=1.0).to(slope))
+
+    def _share_gradients(self) -> None:
+        """Give all processes the mean of their gradients, in one message: nerfstudio wraps the NeRF alone in DDP."""
+        gradients = [p.grad for group in self.joint.groups().values() for p in group if p.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(flat)
+        flat /= self.world_size
+        for gradient, shared in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(shared.view_as(gradient))
+
+
+def turns_degrees(twist: Float[Tensor, "frame 6"]) -> Float[Tensor, " frame"]:
+    """Return by how much corrections turn."""
+    return twist[:, 3:].norm(dim=-1).rad2deg()
+
+
+def log_histogram(name: str, values: Tensor, step: int) -> None:
+    """Write a histogram to whichever of nerfstudio's writers can show one."""
+    for one in writer.EVENT_WRITERS:
+        board: Any = getattr(one, "tb_writer", None)
+        if board is not None:
+            board.add_histogram(name, values.detach().cpu(), step)
+        elif type(one).__name__ == "WandbWriter":
+            import wandb  # only where the user trains with it
+
+            wandb.log({name: wandb.Histogram(values.detach().cpu().numpy())}, step=step)

@@ -1,0 +1,178 @@
+"""The consistency transformer beside a NeRF: what it says of its frames, and how the NeRF's loss reaches it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from mtcm_nerfstudio.consistency.checkpoint import CheckpointCard
+from mtcm_nerfstudio.consistency.losses import reconstruction_loss
+from mtcm_nerfstudio.consistency.transformer_dataset import draw_masks
+from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer
+from mtcm_nerfstudio.nerf.joint.objective import free_energy
+from mtcm_nerfstudio.nerf.joint.photometric import FrameLosses
+from mtcm_nerfstudio.nerf.joint.reading import Reading
+from mtcm_nerfstudio.nerf.joint.results import JointResult
+from mtcm_nerfstudio.nerf.joint.settings import JointSettings
+
+_SUREST = 6.0
+"""Largest logit of a prior: no frame is so sure that the NeRF could not say otherwise."""
+
+
+class Says(NamedTuple):
+    """What the transformer says of the training frames."""
+
+    logit: Float[Tensor, " frame"]
+    """Of the probability that a frame belongs to the scene, which is its weight."""
+    twist: Float[Tensor, "frame 6"]
+    """Correction ξ ∈ se(3) of its pose, about its own centre and along the world's axes: shift, then turn (radians)."""
+    reason_logits: Float[Tensor, "frame 5"]
+    """Which of ``REASONS`` it is, if the frame does not belong."""
+    states: Float[Tensor, "frame dim"]
+
+
+@dataclass(frozen=True)
+class FromTheNerf:
+    """What the NeRF said of the training frames since the last refresh, the same on all processes."""
+
+    cost: Float[Tensor, " frame"]
+    """See ``objective.relative_cost``."""
+    slope: Float[Tensor, "frame 6"]
+    """Mean gradient of the NeRF's loss by the frames' corrections."""
+
+
+class JointTransformer(nn.Module):
+    """The transformer, a head that corrects poses, and what they said last.
+
+    Its words of the last refresh are buffers: they go into the NeRF's checkpoint, and whoever opens it needs neither
+    the capture's images nor its matches.
+    """
+
+    prior: Tensor
+    """Logit, for every training frame, of the weight that the transformer gave it at the beginning."""
+    weight: Tensor
+    twist: Tensor
+
+    def __init__(
+        self, transformer: ConsistencyTransformer, card: CheckpointCard, frames: int, settings: JointSettings
+    ) -> None:
+        """Start from a trained transformer, poses as they are and all frames trusted."""
+        super().__init__()
+        self.transformer, self.card, self.frames, self.settings = transformer, card, frames, settings
+        self.correct = nn.Linear(transformer.config.d_model, 6)
+        nn.init.zeros_(self.correct.weight)
+        nn.init.zeros_(self.correct.bias)
+        self.register_buffer("prior", torch.full((frames,), _SUREST))
+        self.register_buffer("weight", torch.ones(frames))
+        self.register_buffer("twist", torch.zeros(frames, 6))
+        self.losses = FrameLosses(frames, settings.memory)
+        self.reading: Reading | None = None
+        self.train(False)
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay as in use: dropout would make every refresh another opinion."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def begin(self, reading: Reading) -> None:
+        """Read the training frames for the first time; a resumed run reads its own words into the buffers later."""
+        self.reading = reading
+        self.prior.copy_(self.read().logit.clamp(-_SUREST, _SUREST))
+        if self.settings.weights:
+            self.weight.copy_(torch.sigmoid(self.prior))
+
+    def read(self) -> Says:
+        """Read the training frames as the transformer is now."""
+        reading = self._reading()
+        padding = torch.ones_like(reading.present[..., 0])
+        nothing = torch.zeros_like(reading.present)
+        output = self.transformer(reading.tokens, reading.present, padding, nothing, reading.evidence)
+        inconsistency = reading.mean_over_windows(output.inconsistency_logit, self.frames)
+        states = reading.mean_over_windows(output.states, self.frames)
+        scale = states.new_tensor([self.settings.shift_scale] * 3 + [self.settings.turn_scale] * 3)
+        return Says(
+            logit=-(self.card.calibration_scale * inconsistency + self.card.calibration_offset),
+            twist=self.correct(states) * scale,
+            reason_logits=reading.mean_over_windows(output.reason_logits, self.frames),
+            states=states,
+        )
+
+    def loss(self, says: Says, heard: FromTheNerf, step: int) -> dict[str, Float[Tensor, ""]]:
+        """Return the parts of what the transformer is trained by at a refresh.
+
+        Args:
+            says: what it says now.
+            heard: what the NeRF made of what it said before.
+            step: of the run; decides what is hidden for the reconstruction.
+        """
+        settings = self.settings
+        parts = {"reconstruction": settings.reconstruction * self._reconstruction(step)}
+        if settings.weights:
+            parts["free_energy"] = free_energy(
+                says.logit, self.prior, heard.cost, settings.boundary, settings.temperature
+            )
+        if settings.corrections:
+            # Linear in ξ with the NeRF's own gradient as its slope: the chain rule, one link at a time.
+            parts["correction"] = (says.twist * heard.slope).sum()
+            parts["correction_size"] = settings.correction_penalty * says.twist.square().sum(dim=-1).mean()
+        return parts
+
+    @torch.no_grad()
+    def take_up(self, says: Says) -> None:
+        """Let what the transformer says now hold until the next refresh."""
+        if self.settings.weights:
+            self.weight.copy_(torch.sigmoid(says.logit))
+        if self.settings.corrections:
+            self.twist.copy_(says.twist)
+
+    def groups(self) -> Mapping[str, list[nn.Parameter]]:
+        """Return the parameters by optimizer group."""
+        return {"mtcm": list(self.transformer.parameters()), "mtcm_corrections": list(self.correct.parameters())}
+
+    def _reconstruction(self, step: int) -> Float[Tensor, ""]:
+        """Return the masked reconstruction loss, so that the transformer does not forget what it was trained for."""
+        reading = self._reading()
+        rng = np.random.default_rng(step)
+        windows, places = reading.frame.shape
+        masks = np.stack([draw_masks(places, self.settings.mask_ratio, rng) for _ in range(windows)])
+        masked = torch.from_numpy(masks).to(reading.present.device)
+        padding = torch.ones_like(masked[..., 0])
+        output = self.transformer(reading.tokens, reading.present, padding, masked, reading.evidence)
+        target = self.transformer.targets(reading.tokens, reading.tokens, reading.present, padding, masked)
+        hidden = (reading.present & masked)[..., self.transformer.standardisation.part_of_entry]
+        return reconstruction_loss(output.reconstruction, target, hidden)
+
+    def _reading(self) -> Reading:
+        if self.reading is None:
+            raise RuntimeError("the transformer was not given the training frames: call begin() first")
+        return self.reading
+
+
+@torch.no_grad()
+def joint_result(joint: JointTransformer, names: tuple[str, ...], c2w: Float[np.ndarray, "frame 4 4"]) -> JointResult:
+    """Sum up what a run came to.
+
+    Args:
+        joint: the transformer at the end.
+        names: of the training frames.
+        c2w: their refined poses in the capture's world.
+    """
+    says, losses = joint.read(), joint.losses
+    weight = torch.sigmoid(says.logit) if joint.settings.weights else joint.weight
+    columns = {
+        "weight": weight,
+        "prior": torch.sigmoid(joint.prior),
+        "reasons": says.reason_logits,
+        "loss": losses.average,
+        "last_loss": losses.last,
+        "times_seen": losses.times,
+        "turned_degrees": joint.twist[:, 3:].norm(dim=-1).rad2deg(),
+        "shifted": joint.twist[:, :3].norm(dim=-1),
+        "states": says.states,
+    }
+    return JointResult(names=names, c2w=c2w, **{key: value.double().cpu().numpy() for key, value in columns.items()})
