@@ -1,17 +1,38 @@
-"""nerfacto that can do without LPIPS, for machines that cannot fetch its weights."""
+"""nerfacto and splatfacto that can do without LPIPS, for machines that cannot fetch its weights."""
 
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
+import torchmetrics.image.lpip
 from nerfstudio.models.nerfacto import NerfactoModel, NerfactoModelConfig
+from nerfstudio.models.splatfacto import SplatfactoModel, SplatfactoModelConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor, nn
 
 _PATIENCE_SECONDS = 5.0
 """How long to wait for an answer from where torchvision keeps its weights."""
+
+
+class LpipsIfThere:
+    """One of nerfstudio's models; without the weights that LPIPS needs it trains all the same, and says so."""
+
+    def populate_modules(self) -> None:
+        """Build the model, and in place of an LPIPS whose weights are not to be had something that knows nothing."""
+        with _lpips_or_none():
+            super().populate_modules()  # type: ignore[misc]  (nerfstudio's model, beside which this stands)
+
+    def get_image_metrics_and_images(
+        self, outputs: dict[str, Tensor], batch: dict[str, Tensor]
+    ) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """Return the model's metrics and images, LPIPS left out where it is absent."""
+        metrics, images = super().get_image_metrics_and_images(outputs, batch)  # type: ignore[misc]
+        if isinstance(getattr(self, "lpips", None), AbsentLpips):
+            metrics = {name: value for name, value in metrics.items() if not name.endswith("lpips")}
+        return metrics, images
 
 
 @dataclass
@@ -22,36 +43,48 @@ class MTCMNerfactoModelConfig(NerfactoModelConfig):
     """target class to instantiate"""
 
 
-class MTCMNerfactoModel(NerfactoModel):
-    """nerfacto; without the weights that LPIPS needs it trains all the same, and says so in one line."""
+class MTCMNerfactoModel(LpipsIfThere, NerfactoModel):  # pyright: ignore[reportIncompatibleMethodOverride]
+    """nerfacto, with LPIPS or without."""
 
-    def populate_modules(self) -> None:
-        """Build the model. LPIPS comes last there, so all else is in place when its weights are not to be had."""
-        try:
-            with _short_patience():
-                super().populate_modules()
-        except OSError as error:
-            if not hasattr(self, "ssim"):
-                raise
-            CONSOLE.print(f"LPIPS is absent: its AlexNet weights cannot be fetched ({error}).", markup=False)
-            self.lpips = AbsentLpips()
 
-    def get_image_metrics_and_images(
-        self, outputs: dict[str, Tensor], batch: dict[str, Tensor]
-    ) -> tuple[dict[str, float], dict[str, Tensor]]:
-        """Return nerfacto's metrics and images, LPIPS left out where it is absent."""
-        metrics, images = super().get_image_metrics_and_images(outputs, batch)
-        if isinstance(self.lpips, AbsentLpips):
-            del metrics["lpips"]
-        return metrics, images
+@dataclass
+class MTCMSplatfactoModelConfig(SplatfactoModelConfig):
+    """splatfacto, which reports LPIPS where the weights of its network are there or can be fetched."""
+
+    _target: type = field(default_factory=lambda: MTCMSplatfactoModel)
+    """target class to instantiate"""
+
+
+class MTCMSplatfactoModel(LpipsIfThere, SplatfactoModel):  # pyright: ignore[reportIncompatibleMethodOverride]
+    """splatfacto, with LPIPS or without."""
 
 
 class AbsentLpips(nn.Module):
-    """Stands where nerfacto calls LPIPS, and knows no distance between images."""
+    """Stands where a model calls LPIPS, and knows no distance between images."""
 
     def forward(self, image: Tensor, rendered: Tensor) -> Tensor:
         """Return NaN."""
         return torch.full((), torch.nan, device=image.device)
+
+
+@contextmanager
+def _lpips_or_none() -> Iterator[None]:
+    """Let what asks torchmetrics for LPIPS meanwhile get one that knows nothing where its weights are not there."""
+    lpips: Any = torchmetrics.image.lpip.LearnedPerceptualImagePatchSimilarity
+
+    def make(*arguments: Any, **options: Any) -> nn.Module:
+        try:
+            with _short_patience():
+                return lpips(*arguments, **options)
+        except OSError as error:
+            CONSOLE.print(f"LPIPS is absent: its AlexNet weights cannot be fetched ({error}).", markup=False)
+            return AbsentLpips()
+
+    torchmetrics.image.lpip.LearnedPerceptualImagePatchSimilarity = make  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        yield
+    finally:
+        torchmetrics.image.lpip.LearnedPerceptualImagePatchSimilarity = lpips
 
 
 @contextmanager

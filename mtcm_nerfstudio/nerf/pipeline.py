@@ -9,6 +9,7 @@ import torch
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager, VanillaDataManagerConfig
+from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatamanagerConfig
 from nerfstudio.data.datamanagers.parallel_datamanager import ParallelDataManagerConfig
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes
@@ -78,7 +79,9 @@ class BuiltInParserFields:
 
     def __post_init__(self) -> None:
         """Hand the settings on to the dataparser."""
-        super().__post_init__()  # type: ignore[misc]  (nerfstudio's datamanager config, beside which this stands)
+        of_nerfstudio = getattr(super(), "__post_init__", None)  # not every datamanager's config has one
+        if of_nerfstudio is not None:
+            of_nerfstudio()
         self.dataparser = replace(
             self.dataparser,
             filter=self.filter,
@@ -93,6 +96,13 @@ class MTCMParallelDataManagerConfig(  # pyright: ignore[reportIncompatibleVariab
     BuiltInParserFields, ParallelDataManagerConfig
 ):
     """nerfacto's own datamanager, with the mtcm dataparser built in."""
+
+
+@dataclass
+class MTCMFullImageDataManagerConfig(  # pyright: ignore[reportIncompatibleVariableOverride]
+    BuiltInParserFields, FullImageDatamanagerConfig
+):
+    """splatfacto's own datamanager, with the mtcm dataparser built in."""
 
 
 @dataclass
@@ -152,6 +162,8 @@ class MTCMPipeline(VanillaPipeline):
 
     config: MTCMPipelineConfig
     joint: JointTransformer | None
+    _hook: JointHook | None
+    _trains_in: Path | None
 
     def __init__(
         self,
@@ -163,9 +175,13 @@ class MTCMPipeline(VanillaPipeline):
         grad_scaler: GradScaler | None = None,
     ) -> None:
         """Set up as nerfstudio does, and the transformer beside it."""
-        config = replace(config, model=_without_camera_optimizer(config.model)) if config.joint.enabled else config
+        if config.joint.enabled:
+            config = replace(config, model=_without_camera_optimizer(config.model))
+            parser = getattr(config.datamanager, "dataparser", None)
+            if isinstance(parser, MTCMDataParserConfig):
+                parser.on_trial = config.joint.on_trial
         super().__init__(config, device, test_mode, world_size, local_rank, grad_scaler)
-        self.joint, self._hook = None, None
+        self.joint, self._hook, self._trains_in = None, None, None
         if not config.joint.enabled:
             return
         filtering = self._parser.config.filter
@@ -197,6 +213,8 @@ class MTCMPipeline(VanillaPipeline):
         self, training_callback_attributes: TrainingCallbackAttributes
     ) -> list[TrainingCallback]:
         """Return everybody's callbacks, the joint training's last."""
+        trainer = training_callback_attributes.trainer
+        self._trains_in = None if trainer is None else trainer.base_dir
         callbacks = super().get_training_callbacks(training_callback_attributes)
         if self._hook is None:
             return callbacks
@@ -230,7 +248,7 @@ class MTCMPipeline(VanillaPipeline):
         return means
 
     def _train_on_rays(
-        self, joint: JointTransformer, hook: JointHook, rays: RayBundle, batch: dict[str, Tensor], step: int
+        self, joint: JointTransformer, hook: JointHook, rays: RayBundle, batch: dict[str, Any], step: int
     ) -> tuple[Any, dict[str, Tensor], dict[str, Tensor]]:
         assert rays.camera_indices is not None, "rays of a training batch know their cameras"
         frames = rays.camera_indices[..., 0].to(joint.weight.device)
@@ -240,7 +258,7 @@ class MTCMPipeline(VanillaPipeline):
             return outputs, self.model.get_loss_dict(outputs, batch, metrics), metrics
 
     def _train_on_image(
-        self, joint: JointTransformer, hook: JointHook, camera: Cameras, batch: dict[str, Tensor], step: int
+        self, joint: JointTransformer, hook: JointHook, camera: Cameras, batch: dict[str, Any], step: int
     ) -> tuple[Any, dict[str, Tensor], dict[str, Tensor]]:
         assert camera.metadata is not None, "a camera of the training set knows its number"
         frame = int(camera.metadata["cam_idx"])
@@ -269,6 +287,9 @@ class MTCMPipeline(VanillaPipeline):
         c2w = torch.eye(4).repeat(joint.frames, 1, 1)
         c2w[:, :3] = moved_c2w(self._train_set.cameras.camera_to_worlds.cpu(), joint.twist.cpu())
         result = joint_result(joint, frames.names, frames.capture_from_scene(c2w).numpy())
+        if not int(joint.refreshes):
+            CONSOLE.print(f"MTCM: the run ended before step {self.config.joint.start}, when joint training begins")
+            return
         for line in write_result(trainer.base_dir, frames.decisions, result):
             CONSOLE.print(line, markup=False, highlight=False, soft_wrap=True)
         if self.config.joint.write_back:
@@ -293,10 +314,12 @@ class MTCMPipeline(VanillaPipeline):
 
     @property
     def _run_folder(self) -> Path | None:
-        """The folder of the run, once it has decisions of its own there."""
+        """The folder of the run: the one that it trains in, or that whose decisions it was opened with."""
         parser = getattr(self.datamanager, "dataparser", None)
         decisions = parser.config.decisions if isinstance(parser, MTCMDataParser) else None
-        return None if decisions is None or not (decisions.parent / TRAINING_VIEWS).is_file() else decisions.parent
+        if self._trains_in is not None or decisions is None or not (decisions.parent / TRAINING_VIEWS).is_file():
+            return self._trains_in
+        return decisions.parent
 
 
 def _without_camera_optimizer(model: ModelConfig) -> ModelConfig:

@@ -1,4 +1,4 @@
-"""The mtcm methods as nerfstudio finds them: ``mtcm-nerfacto`` and ``mtcm-nerfacto-tiny``.
+"""The mtcm methods as nerfstudio finds them: ``mtcm-nerfacto``, ``mtcm-splatfacto`` and ``mtcm-nerfacto-tiny``.
 
 nerfstudio imports this before any of its commands loads a checkpoint.
 """
@@ -11,10 +11,16 @@ from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
 from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.plugins.types import MethodSpecification
 
+from mtcm_nerfstudio.nerf.dataparser.flags import StockFlags
 from mtcm_nerfstudio.nerf.joint.settings import JointSettings
 from mtcm_nerfstudio.nerf.loading import allow_numpy_scalars
-from mtcm_nerfstudio.nerf.model import MTCMNerfactoModelConfig
-from mtcm_nerfstudio.nerf.pipeline import MTCMDataManagerConfig, MTCMParallelDataManagerConfig, MTCMPipelineConfig
+from mtcm_nerfstudio.nerf.model import MTCMNerfactoModelConfig, MTCMSplatfactoModelConfig
+from mtcm_nerfstudio.nerf.pipeline import (
+    MTCMDataManagerConfig,
+    MTCMFullImageDataManagerConfig,
+    MTCMParallelDataManagerConfig,
+    MTCMPipelineConfig,
+)
 
 allow_numpy_scalars()
 
@@ -27,6 +33,19 @@ def _adam(lr: float, lr_final: float, max_steps: int) -> dict:
     return {
         "optimizer": AdamOptimizerConfig(lr=lr, eps=1e-15),
         "scheduler": ExponentialDecaySchedulerConfig(lr_final=lr_final, max_steps=max_steps),
+    }
+
+
+def _constant(lr: float) -> dict:
+    return {"optimizer": AdamOptimizerConfig(lr=lr, eps=1e-15), "scheduler": None}
+
+
+def _slow_start(lr: float, lr_final: float) -> dict:
+    """Return what splatfacto has for what must not move before the splats have found their places."""
+    steps = {"max_steps": 30_000, "warmup_steps": 1000, "lr_pre_warmup": 0}
+    return {
+        "optimizer": AdamOptimizerConfig(lr=lr, eps=1e-15),
+        "scheduler": ExponentialDecaySchedulerConfig(lr_final=lr_final, **steps),
     }
 
 
@@ -62,6 +81,40 @@ mtcm_nerfacto = MethodSpecification(
         vis="viewer",
     ),
     description="nerfacto over the frames that MTCM kept.",
+)
+
+mtcm_splatfacto = MethodSpecification(
+    config=TrainerConfig(
+        method_name="mtcm-splatfacto",
+        steps_per_eval_image=100,
+        steps_per_eval_batch=0,
+        steps_per_save=2000,
+        steps_per_eval_all_images=1000,
+        max_num_iterations=30000,
+        mixed_precision=False,
+        machine=_machine(),
+        pipeline=MTCMPipelineConfig(
+            datamanager=MTCMFullImageDataManagerConfig(
+                cache_images_type="uint8", parser=StockFlags(load_3D_points=True)
+            ),
+            joint=JointSettings(start=3000, every=100),
+            model=MTCMSplatfactoModelConfig(),
+        ),
+        optimizers={
+            "means": _adam(1.6e-4, 1.6e-6, max_steps=30_000),
+            "features_dc": _constant(0.0025),
+            "features_rest": _constant(0.0025 / 20),
+            "opacities": _constant(0.05),
+            "scales": _constant(0.005),
+            "quats": _constant(0.001),
+            "camera_opt": _slow_start(1e-4, 5e-7),
+            "bilateral_grid": _slow_start(2e-3, 1e-4),
+            **_joint(max_steps=30_000),
+        },
+        viewer=ViewerConfig(num_rays_per_chunk=1 << 15),
+        vis="viewer",
+    ),
+    description="splatfacto over the frames that MTCM kept.",
 )
 
 _TINY_STEPS = 1000

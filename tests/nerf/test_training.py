@@ -2,14 +2,13 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import imageio_ffmpeg
 import pytest
 import torch
 import torchvision
+from nerfstudio_commands import SMALL, nerfstudio, run_folder
 from tiny_capture import edit_transforms, names, orbit, write_transforms
 
 from mtcm_nerfstudio import decisions as decisions_file
@@ -23,20 +22,6 @@ SPOILED = {
     f"images/{names(COUNT)[10]}": "invalid pose",
 }
 FAR = f"images/{names(COUNT)[14]}"
-SMALL = "--max-num-iterations 4 --steps-per-save 4 --vis tensorboard --pipeline.datamanager.train-num-rays-per-batch 64"
-
-
-def nerfstudio(command: str, *arguments: str, folder: Path, **environment: str) -> str:
-    """Run one of nerfstudio's commands; return what it prints."""
-    line = [sys.executable, "-W", "ignore", "-m", f"nerfstudio.scripts.{command}", *arguments]
-    env = {**os.environ, "OMP_WAIT_POLICY": "passive", **environment}
-    done = subprocess.run(line, cwd=folder, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout
-
-
-def run_folder(output: Path, method: str, timestamp: str) -> Path:
-    return output / "capture" / method / timestamp
 
 
 @pytest.fixture

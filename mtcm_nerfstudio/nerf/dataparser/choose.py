@@ -16,6 +16,8 @@ class ChosenSplits:
     """A split that nerfstudio refuses is left out."""
     lost_to_evaluation: Mapping[str, Reason]
     """Frames that the stock parser would evaluate on and nobody can, with the reason."""
+    on_trial: tuple[str, ...]
+    """Training frames that the model dropped and that nerfstudio could use."""
 
 
 def choose_splits(parser: ChosenFramesParser, decisions: Mapping[str, FrameDecision]) -> ChosenSplits:
@@ -31,6 +33,7 @@ def choose_splits(parser: ChosenFramesParser, decisions: Mapping[str, FrameDecis
             broken[name] = reason
     splits: dict[Split, tuple[str, ...]] = {}
     lost: dict[str, Reason] = {}
+    on_trial: tuple[str, ...] = ()
     for split in SPLITS:
         try:
             members = parser.split(split)
@@ -38,11 +41,13 @@ def choose_splits(parser: ChosenFramesParser, decisions: Mapping[str, FrameDecis
             continue
         usable = [name for name in parser.file_paths() if name in members and name not in broken]
         if split == "train":
-            splits[split] = tuple(name for name in usable if name in decisions and decisions[name].kept)
+            decided = {name: decisions[name] for name in usable if name in decisions}
+            splits[split] = tuple(name for name, frame in decided.items() if frame.kept)
+            on_trial = tuple(n for n, frame in decided.items() if not frame.kept and frame.decided_by == "model")
         else:
             splits[split] = tuple(usable)
             lost.update({name: broken[name] for name in members if name in broken})
-    return ChosenSplits(splits, dict(sorted(lost.items())))
+    return ChosenSplits(splits, dict(sorted(lost.items())), on_trial)
 
 
 def _why_unusable(parser: ChosenFramesParser, decisions: Mapping[str, FrameDecision], name: str) -> Reason | None:

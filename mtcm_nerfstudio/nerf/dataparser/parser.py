@@ -33,6 +33,7 @@ from mtcm_nerfstudio.nerf.dataparser.scene import (
     SUGGESTED_CAMERAS,
     MTCMOutputs,
     Scene,
+    joined,
     mended,
     placed,
     scene_of,
@@ -56,6 +57,8 @@ class MTCMDataParserConfig(DataParserConfig):
     """Where the filter's files are, or go. Default: mtcm/ in the capture."""
     filter: tyro.conf.OmitArgPrefixes[FilterSettings] = field(default_factory=FilterSettings)
     """How the capture is filtered."""
+    on_trial: tyro.conf.Suppress[bool] = False
+    """Whether frames that the model dropped are among the training frames; joint training sets it."""
     stock: tyro.conf.OmitArgPrefixes[StockFlags] = field(default_factory=StockFlags)
     """Flags of nerfstudio's own parsers."""
 
@@ -101,7 +104,8 @@ class MTCMDataParser(DataParser):
     def training_frames(self) -> TrainingFrames:
         """Return which frame each row of the training set is."""
         opened = self._opened
-        by_path = {opened.parser.image_path(name): name for name in opened.frames_of("train")}
+        trained = (*opened.frames_of("train"), *opened.views.on_trial)
+        by_path = {opened.parser.image_path(name): name for name in trained}
         names = tuple(by_path[path] for path in self._train.image_filenames)
         capture_from_saved = torch.linalg.inv(opened.parser.saved_from_capture())
         scene = self._scene
@@ -140,10 +144,21 @@ class MTCMDataParser(DataParser):
             return _Opened(decisions, settled, parser)
         chosen = choose_splits(parser, _by_name(decisions))
         _say(f"  not evaluated on {name}: {reason}" for name, reason in chosen.lost_to_evaluation.items())
-        return _Opened(decisions, TrainingViews(source, model, chosen.splits), parser)
+        on_trial = chosen.on_trial if self.config.on_trial else ()
+        return _Opened(decisions, TrainingViews(source, model, chosen.splits, on_trial), parser)
 
     @cached_property
     def _train(self) -> DataparserOutputs:
+        """The training frames: those that were kept and, in the scene that they make, those that are on trial."""
+        kept, opened = self._kept, self._opened
+        if not opened.views.on_trial:
+            return kept
+        claimed = dict.fromkeys(opened.views.on_trial)
+        outputs = placed(opened.parser.parse(claimed, oriented=False), kept, self._scene)
+        return joined(kept, with_missing_masks(outputs, self._derived))
+
+    @cached_property
+    def _kept(self) -> DataparserOutputs:
         """The kept training frames as the stock parser reads them; they alone decide orientation and scale."""
         frames = self._opened.frames_of("train")
         if not frames:
@@ -157,12 +172,12 @@ class MTCMDataParser(DataParser):
         frames = self._opened.frames_of(split)
         if not frames:
             return without_frames(self._train)
-        outputs = placed(self._opened.parser.parse(frames, oriented=False), self._train, self._scene)
+        outputs = placed(self._opened.parser.parse(frames, oriented=False), self._kept, self._scene)
         return with_missing_masks(outputs, self._derived)
 
     @cached_property
     def _scene(self) -> Scene:
-        return scene_of(self._train, self._opened.parser)
+        return scene_of(self._kept, self._opened.parser)
 
     @property
     def capture_output_dir(self) -> Path:

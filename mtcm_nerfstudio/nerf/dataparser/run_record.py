@@ -8,7 +8,7 @@ orientation or scale.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +34,14 @@ class TrainingViews:
     """The COLMAP model's folder, relative to the capture, where there is one."""
     splits: Mapping[Split, tuple[str, ...]]
     """Frames by split, by the names that decisions have for them; a split that nerfstudio refuses is left out."""
+    on_trial: tuple[str, ...] = ()
+    """Frames that were dropped and are trained on all the same, after the kept ones."""
 
 
 def write_record(folder: Path, decisions: Decisions, views: TrainingViews) -> None:
     """Write the copy of the decisions and the frames of each split into a run's folder."""
     decisions_file.write(decisions, folder / decisions_file.FILE_NAME)
-    record = {"schema_version": _SCHEMA_VERSION, "source": views.source, "model": views.model, "splits": views.splits}
+    record = {"schema_version": _SCHEMA_VERSION, **asdict(views)}
     write_text_atomically(folder / TRAINING_VIEWS, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 
@@ -57,7 +59,7 @@ def read_training_views(folder: Path) -> TrainingViews | None:
         if record["schema_version"] != _SCHEMA_VERSION:
             raise ValueError(f"schema_version is {record['schema_version']!r}, this program reads {_SCHEMA_VERSION}")
         splits = {split: tuple(names) for split, names in record["splits"].items()}
-        return TrainingViews(record["source"], record["model"], splits)
+        return TrainingViews(record["source"], record["model"], splits, tuple(record.get("on_trial", ())))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: cannot be read as a run's frames ({error})") from error
 

@@ -114,6 +114,25 @@ def placed(saved: DataparserOutputs, train: DataparserOutputs, scene: Scene) -> 
     )
 
 
+def joined(first: DataparserOutputs, second: DataparserOutputs) -> DataparserOutputs:
+    """Return the frames of both, those of ``first`` in front; all else is as ``first`` has it."""
+    fields = ("camera_to_worlds", "fx", "fy", "cx", "cy", "width", "height", "distortion_params", "camera_type")
+    cameras = {}
+    for name in fields:
+        parts = [getattr(one.cameras, name) for one in (first, second)]
+        cameras[name] = torch.cat(parts) if all(part is not None for part in parts) else None
+    depths = [one.metadata.get("depth_filenames") for one in (first, second)]
+    metadata = {**first.metadata, "depth_filenames": [*depths[0], *depths[1]] if all(depths) else None}
+    masks = (first.mask_filenames, second.mask_filenames)
+    return replace(
+        first,
+        image_filenames=[*first.image_filenames, *second.image_filenames],
+        cameras=Cameras(**cameras),
+        mask_filenames=None if masks[0] is None or masks[1] is None else [*masks[0], *masks[1]],
+        metadata=metadata if "depth_filenames" in first.metadata else first.metadata,
+    )
+
+
 def without_frames(train: DataparserOutputs) -> DataparserOutputs:
     """Return the outputs of an empty split, as the stock parser gives them for a capture too small to hold one."""
     metadata = {**train.metadata, "depth_filenames": [] if train.metadata.get("depth_filenames") else None}

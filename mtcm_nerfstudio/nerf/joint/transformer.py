@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from typing_extensions import Self
 
 from mtcm_nerfstudio.consistency.checkpoint import CheckpointCard
 from mtcm_nerfstudio.consistency.losses import reconstruction_loss
@@ -57,6 +56,8 @@ class JointTransformer(nn.Module):
     """Logit, for every training frame, of the weight that the transformer gave it at the beginning."""
     weight: Tensor
     twist: Tensor
+    refreshes: Tensor
+    """How often the transformer has heard of the NeRF."""
 
     def __init__(
         self, transformer: ConsistencyTransformer, card: CheckpointCard, frames: int, settings: JointSettings
@@ -64,17 +65,17 @@ class JointTransformer(nn.Module):
         """Start from a trained transformer, poses as they are and all frames trusted."""
         super().__init__()
         self.transformer, self.card, self.frames, self.settings = transformer, card, frames, settings
-        self.correct = nn.Linear(transformer.config.d_model, 6)
+        self.correct = nn.Linear(transformer.config.d_model, 6, bias=False)
         nn.init.zeros_(self.correct.weight)
-        nn.init.zeros_(self.correct.bias)
         self.register_buffer("prior", torch.full((frames,), _SUREST))
         self.register_buffer("weight", torch.ones(frames))
         self.register_buffer("twist", torch.zeros(frames, 6))
+        self.register_buffer("refreshes", torch.zeros((), dtype=torch.long))
         self.losses = FrameLosses(frames, settings.memory)
         self.reading: Reading | None = None
         self.train(False)
 
-    def train(self, mode: bool = True) -> Self:
+    def train(self, mode: bool = True) -> "JointTransformer":
         """Stay as in use: dropout would make every refresh another opinion."""
         return super().train(False)
 
@@ -97,7 +98,8 @@ class JointTransformer(nn.Module):
         scale = states.new_tensor([self.settings.shift_scale] * 3 + [self.settings.turn_scale] * 3)
         return Says(
             logit=-(self.card.calibration_scale * inconsistency + self.card.calibration_offset),
-            twist=self.correct(states) * scale,
+            # Less their mean: a motion that all frames share would only carry the scene about.
+            twist=self.correct(states - states.mean(dim=0)) * scale,
             reason_logits=reading.mean_over_windows(output.reason_logits, self.frames),
             states=states,
         )
@@ -125,6 +127,7 @@ class JointTransformer(nn.Module):
     @torch.no_grad()
     def take_up(self, says: Says) -> None:
         """Let what the transformer says now hold until the next refresh."""
+        self.refreshes += 1
         if self.settings.weights:
             self.weight.copy_(torch.sigmoid(says.logit))
         if self.settings.corrections:
