@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,9 @@ class FilterSettings:
     """Keep a frame whose image agrees and whose pose does not, at the pose that its matches give, where they do."""
     keep_exposure: bool = False
     """Keep frames that are only too dark or too bright, for a NeRF that models exposure."""
+    poses: Path | None = None
+    """Start from the poses in this file instead of the capture's where it has any: a filtered_views.json, or the
+    joint_views.json that joint training leaves in a run's folder."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -109,7 +112,8 @@ def current_decisions(
     output_dir = output_dir or default_output_dir(data, capture)
     path = output_dir / decisions_file.FILE_NAME
     previous = decisions_file.read(path) if path.is_file() and not reset else None
-    digest, record = capture_digest(capture, cache), settings_record(settings, card)
+    posed, _ = with_given_poses(capture, settings.poses)
+    digest, record = capture_digest(posed, cache), settings_record(settings, card)
     if previous is not None and previous.is_current(digest, record) and (output_dir / EMBEDDINGS).is_file():
         if not dry_run:
             write_decision_exports(previous, output_dir)
@@ -140,6 +144,7 @@ def filter_capture(capture: Capture, settings: FilterSettings, cache: Cache, pro
         FileNotFoundError: there is no checkpoint.
         ValueError: the checkpoint was trained on another embedding, or an embedding file is damaged.
     """
+    capture, given = with_given_poses(capture, settings.poses)
     model, card = load_checkpoint(settings.checkpoint)
     threshold = card.threshold if settings.threshold is None else settings.threshold
     tokenised = tokens_of(capture, embedder_for(settings, card), cache, progress)
@@ -156,9 +161,24 @@ def filter_capture(capture: Capture, settings: FilterSettings, cache: Cache, pro
         checkpoint=f"{card.name} {card.digest[:16]}",
         embedder=tokenised.raw.embedder,
         threshold=threshold,
-        frames=_frame_decisions(tokenised, verdicts, repaired),
+        frames=_frame_decisions(tokenised, verdicts, {**given, **repaired}),
     )
     return Filtered(decisions, scored.scores.states)
+
+
+def with_given_poses(capture: Capture, path: Path | None) -> tuple[Capture, dict[int, Matrix]]:
+    """Return a capture at the poses that a file of decisions has for it, and these poses by the frames' numbers.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged.
+    """
+    if path is None:
+        return capture, {}
+    pose_of = {frame.file_path: frame.repaired_transform_matrix for frame in decisions_file.read(path).repaired}
+    given = {i: pose for i, frame in enumerate(capture.frames) if (pose := pose_of.get(frame.file_path)) is not None}
+    frames = [replace(f, c2w=np.array(given[i])) if i in given else f for i, f in enumerate(capture.frames)]
+    return replace(capture, frames=tuple(frames)), given
 
 
 def embedder_for(settings: FilterSettings, card: CheckpointCard) -> EmbedderName:

@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 import torch
 import tyro
+from detection.natural import read_natural_faults
 from held_out import CLEAN, Measured, auroc_by_kind, false_alarms, joined, load_measured, measure, save_measured
 from rendered_scenes import render_many
 
@@ -148,10 +149,11 @@ def rendered_captures(settings: Pretrain, cache: Cache) -> list[TrainingCapture]
 
 
 def prepared(capture: Capture, licence: str, cache: Cache, worlds: int, donors: list[Capture]) -> TrainingCapture:
-    """Make a capture ready; frames that are blurred of themselves are not taken for faultless."""
+    """Make a capture ready; frames that are blurred or else faulty as they came are not taken for faultless."""
     ready = training_capture(tokens_of(capture, cache=cache), cache, licence, worlds=worlds, donors=donors)
     sharp = np.array([sharpness(frame.image_path) for frame in capture.frames])
-    return replace(ready, trusted=sharp >= SHARPNESS_OF_A_DOUBT * np.nanmedian(sharp))
+    natural = np.isin([frame.file_path for frame in capture.frames], read_natural_faults().get(capture.name, ()))
+    return replace(ready, trusted=(sharp >= SHARPNESS_OF_A_DOUBT * np.nanmedian(sharp)) & ~natural)
 
 
 def sharpness(path: Path) -> float:

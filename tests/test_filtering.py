@@ -204,3 +204,29 @@ def test_originals_are_not_touched(capture):
     before = {path: path.read_bytes() for path in capture.rglob("*") if path.is_file()}
     run(capture)
     assert {path: path.read_bytes() for path in before} == before
+
+
+def test_it_starts_from_poses_that_are_given_and_hands_them_on(capture, tmp_path):
+    right = orbit(COUNT)
+    claimed = run(capture).decisions
+    refined = tuple(tuple(float(number) for number in row) for row in right[4] @ np.diag([1.0, 1.0, 1.0, 1.0]))
+
+    def spoil(meta):
+        meta["frames"][4]["transform_matrix"] = right[11].tolist()
+
+    edit_transforms(capture, spoil)
+    frames = tuple(
+        replace(frame, kept=True, reason="pose", repaired_transform_matrix=refined) if i == 4 else frame
+        for i, frame in enumerate(claimed.frames)
+    )
+    path = tmp_path / "joint_views.json"
+    decisions_file.write(replace(claimed, frames=frames), path)
+    settings = FilterSettings(poses=path, repair=False)
+    result = run(capture, settings)
+    assert scores(result) == pytest.approx(
+        {f.file_path.split("/")[-1]: f.inconsistency for f in claimed.frames}, abs=1e-4
+    )
+    assert result.decisions.frames[4].repaired_transform_matrix == refined
+    assert run(capture, settings).reused and not run(capture).reused
+    with pytest.raises(FileNotFoundError):
+        run(capture, FilterSettings(poses=tmp_path / "none.json"))

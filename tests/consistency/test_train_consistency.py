@@ -13,6 +13,7 @@ from mtcm_nerfstudio.consistency.losses import LossWeights
 from mtcm_nerfstudio.consistency.train_consistency import (
     EpochResult,
     TrainConfig,
+    drawing,
     fresh_model,
     learning_rate,
     train,
@@ -80,6 +81,27 @@ def test_a_run_stopped_within_an_epoch_ends_the_same(tmp_path: Path) -> None:
     parts = train(CAPTURES, config, tmp_path / "parts", resume=True)
     whole = train(CAPTURES, config, tmp_path / "whole")
     assert all(torch.equal(a, b) for a, b in zip(parts.state_dict().values(), whole.state_dict().values()))
+
+
+def test_batches_come_round_again_in_another_order_and_are_drawn_once(tmp_path: Path, monkeypatch) -> None:
+    config = replace(CONFIG, drawings=5, steps_per_epoch=3)
+    rounds = [[drawing(step, config) for step in range(5 * k, 5 * k + 5)] for k in range(3)]
+    assert [sorted(numbers) for numbers in rounds] == [[0, 1, 2, 3, 4]] * 3 and rounds[0] != rounds[1]
+    assert [drawing(step, CONFIG) for step in (0, 7)] == [0, 7]
+    drawn = []
+
+    def counted(captures, dataset, seed, step, purpose="training"):
+        if purpose == "training":
+            drawn.append(step)
+        return make_batch(captures, dataset, seed, step, purpose)
+
+    monkeypatch.setattr("mtcm_nerfstudio.consistency.train_consistency.make_batch", counted)
+    whole = tensors(train(CAPTURES, config, tmp_path / "whole"))
+    assert sorted(drawn) == [0, 1, 2, 3, 4]
+    with pytest.raises(StoppedError):
+        train(CAPTURES, config, tmp_path / "parts", on_epoch=stop_after(3))
+    parts = tensors(train(CAPTURES, config, tmp_path / "parts", resume=True))
+    assert all(torch.equal(parts[name], value) for name, value in whole.items())
 
 
 def test_resuming_a_finished_run_changes_nothing(tmp_path: Path) -> None:

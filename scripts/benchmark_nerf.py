@@ -1,0 +1,173 @@
+"""How many decibels is it worth? The same small NeRF is trained on a capture with faults, with every remedy.
+
+Usage:
+    python scripts/benchmark_nerf.py                                   three captures, three seeds, mixed faults
+    python scripts/benchmark_nerf.py --captures fox --seeds 1 --only "all frames" "oracle drop"
+    python scripts/benchmark_nerf.py --faults small                    poses off by 1° and 3° only
+    python scripts/benchmark_nerf.py --checkpoint 'runs/without_{capture}'
+
+Training frames get faults, evaluation frames (every sixth) never do. Every finished training is kept in
+data/results/nerf_cells.json by what it was made of, so a run that was stopped goes on where it was. The tables go to
+data/results/nerf_<faults>.md and .json, with pictures beside them.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import tyro
+from decibels.cases import MIXED, SMALL, Case, make_case
+from decibels.methods import JOINT, Plan, methods
+from decibels.report import Row, pictures, report
+from decibels.training import Training
+from detection.record import command, versions
+
+from mtcm_nerfstudio import decisions as decisions_file
+from mtcm_nerfstudio.analysis.figures import save_figure
+from mtcm_nerfstudio.capture.read import read_capture
+from mtcm_nerfstudio.cli.errors import clear_errors
+from mtcm_nerfstudio.consistency.checkpoint import card_file, read_card
+from mtcm_nerfstudio.decisions import write_text_atomically
+
+_SHARED = Path(__file__).resolve().parents[2] / "shared" / "captures"
+_CELLS = "nerf_cells.json"
+_VERSION = "1"
+"""Changes whenever the same training would come out otherwise."""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Measure what filtering, repair and joint fine-tuning do for a NeRF."""
+
+    folder: Path = _SHARED
+    """Where the captures are."""
+    captures: tuple[str, ...] = ("fox", "stitch", "skull")
+    """Captures to train on."""
+    foreign: str = "banana"
+    """Capture that lends foreign images."""
+    seeds: int = 3
+    """Draws of faults for each capture."""
+    share: float = 0.2
+    """Of the training frames that get a fault, in (0, 1)."""
+    faults: Literal["mixed", "small"] = "mixed"
+    """mixed: ten kinds; small: poses off by 1° and 3° only."""
+    only: tuple[str, ...] = ()
+    """Methods to run. Default: all."""
+    checkpoint: str | None = None
+    """MTCM's transformer, {capture} in its path standing for the capture's name. Default: the shipped one; so it is
+    for captures for which there is no such file."""
+    steps: int = 500
+    """Training steps."""
+    longest_side: int = 128
+    """Longer side of the images that the NeRF sees, in pixels."""
+    rays: int = 1024
+    """Rays a step."""
+    work: Path = Path("outputs/benchmark_nerf")
+    """Where the faulty captures go."""
+    output_dir: Path = Path("data/results")
+    """Where tables and pictures go."""
+    processes: int = 2
+    """Trainings at a time, each on one core."""
+
+    def checkpoint_of(self, capture: str) -> Path | None:
+        """Return the checkpoint that judges a capture; None is the shipped one."""
+        path = None if self.checkpoint is None else Path(self.checkpoint.replace("{capture}", capture))
+        return path if path is not None and card_file(path).is_file() else None
+
+
+def run(benchmark: Benchmark) -> None:
+    """Train what is not there yet; print the table and write everything."""
+    cells = _Cells(benchmark.output_dir / _CELLS)
+    wanted = []
+    for name in benchmark.captures:
+        capture = read_capture(benchmark.folder / name)
+        foreign = read_capture(benchmark.folder / benchmark.foreign)
+        known = methods(benchmark.checkpoint_of(name))
+        for seed in range(benchmark.seeds):
+            kinds = MIXED if benchmark.faults == "mixed" else SMALL
+            case = make_case(capture, foreign, kinds, benchmark.share, seed, benchmark.work)
+            wanted += [(case, method, known[method]) for method in (benchmark.only or known)]
+    with ThreadPoolExecutor(benchmark.processes) as pool:
+        jobs = [pool.submit(_cell, benchmark, cells, case, method, plan(case)) for case, method, plan in wanted]
+        rows = [job.result() for job in jobs]
+    about = {
+        "command": command("benchmark_nerf.py", sys.argv[1:]),
+        "versions": versions(),
+        "settings": {k: v for k, v in asdict(benchmark).items() if k not in ("folder", "work", "output_dir")},
+    }
+    stem = benchmark.output_dir / f"nerf_{benchmark.faults}"
+    text = report(about, rows)
+    print(text)
+    write_text_atomically(stem.with_suffix(".md"), text)
+    record = {**about, "rows": [asdict(row) for row in rows]}
+    write_text_atomically(stem.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
+    for name, figure in pictures(rows, JOINT).items():
+        save_figure(figure, stem.with_name(f"{stem.name}_{name}.png"))
+
+
+class _Cells:
+    """Finished trainings by what they were made of."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        return self._found.get(key)
+
+    def put(self, key: str, value: dict[str, Any]) -> None:
+        self._found[key] = value
+        lines = ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in sorted(self._found.items()))
+        write_text_atomically(self._path, "{\n" + lines + "\n}\n")
+
+
+def _cell(benchmark: Benchmark, cells: _Cells, case: Case, method: str, plan: Plan) -> Row:
+    """Return one training's result, from the file of finished ones where it is there."""
+    checkpoint = plan.options.get("checkpoint")
+    switches = {name: value for name, value in plan.options.items() if name != "checkpoint"}
+    sizes = {"steps": benchmark.steps, "longest_side": benchmark.longest_side, "rays": benchmark.rays}
+    card = read_card(checkpoint).digest if switches.get("joint") else ""
+    decided = [[f.file_path, f.kept, f.repaired_transform_matrix] for f in plan.decisions.frames]
+    made_of = [_VERSION, plan.capture.parent.name, plan.capture.name, decided, switches, sizes, case.seed, card]
+    if plan.capture == case.clean:  # the same whatever faults were drawn beside it
+        made_of[1] = case.name
+    key = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:24]
+    known = cells.get(key)
+    if known is None:
+        print(f"{case.name}, seed {case.seed}: {method}", flush=True)
+        stem = None if checkpoint is None else str(Path(checkpoint).absolute())
+        known = _trained(plan, {**switches, **sizes, "seed": case.seed, "checkpoint": stem})
+        cells.put(key, known)
+    dropped = {frame.file_path for frame in plan.decisions.dropped} - case.evaluation
+    repaired = {frame.file_path for frame in plan.decisions.repaired} - case.evaluation
+    return Row(case.name, case.seed, method, sorted(case.spoiled), sorted(dropped), sorted(repaired), **known)
+
+
+def _trained(plan: Plan, options: dict[str, Any]) -> dict[str, Any]:
+    with TemporaryDirectory(prefix="mtcm_benchmark_") as folder:
+        decisions = Path(folder) / decisions_file.FILE_NAME
+        decisions_file.write(plan.decisions, decisions)
+        training = Training(str(plan.capture.absolute()), str(decisions), folder, **options)
+        given, result = Path(folder) / "training.json", Path(folder) / "result.json"
+        given.write_text(json.dumps(asdict(training)))
+        line = [sys.executable, "-W", "ignore", "-m", "decibels.training", str(given), str(result)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            line, cwd=Path(__file__).parent, env=environment, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise RuntimeError(f"a training failed:\n{done.stdout[-2000:]}{done.stderr[-3000:]}")
+        found: dict[str, Any] = json.loads(result.read_text())
+        return found
+
+
+if __name__ == "__main__":
+    with clear_errors():
+        run(tyro.cli(Benchmark, description=__doc__))

@@ -1,0 +1,1 @@
+"""Parts of scripts/benchmark_nerf.py: how much better a NeRF becomes."""
