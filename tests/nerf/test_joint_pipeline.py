@@ -14,9 +14,11 @@ import torch
 from deciding import decide
 from joint_run import stock_pipeline, tiny_config, train
 from nerfstudio_commands import SMALL, nerfstudio, run_folder
-from tiny_capture import names, orbit, write_transforms
+from tiny_capture import names, orbit, write_colmap, write_transforms
 
 from mtcm_nerfstudio import decisions as decisions_file
+from mtcm_nerfstudio.capture.read import read_capture
+from mtcm_nerfstudio.nerf.dataparser.parser import MTCMDataParserConfig
 
 COUNT = 14
 FILES = [f"images/{name}" for name in names(COUNT)]
@@ -93,6 +95,29 @@ def test_splats_are_trained_by_whole_images(capture, kept, monkeypatch):
     assert any("mtcm_correction" in one for one in logged)
 
 
+@pytest.mark.parametrize("write", [write_transforms, write_colmap])
+def test_poses_of_the_scene_are_found_again_in_the_capture(tmp_path, write):
+    c2w = orbit(COUNT)
+    folder = write(tmp_path / "capture", c2w)
+    listed = [frame.file_path for frame in read_capture(folder).frames]
+    repaired, dropped = {listed[2]: c2w[5]}, {listed[7]: "pose", listed[9]: "blur"}
+    decisions = decide(tmp_path / "given.json", listed, dropped=dropped, repaired=repaired)
+    parser = MTCMDataParserConfig(data=folder, decisions=decisions, on_trial=True).setup()
+    outputs = parser.get_dataparser_outputs("train")
+    frames = parser.training_frames()
+    assert [path.name for path in outputs.image_filenames] == [Path(name).name for name in frames.names]
+    assert set(frames.names[-len(outputs.image_filenames) + len(parser._kept.image_filenames) :]) <= dropped.keys()
+    scene = torch.eye(4).repeat(len(frames.names), 1, 1)
+    scene[:, :3] = outputs.cameras.camera_to_worlds
+    claimed = {frame.file_path: frame.c2w for frame in read_capture(folder).frames} | repaired
+    wanted = np.stack([claimed[name] for name in frames.names])
+    np.testing.assert_allclose(frames.capture_from_scene(scene).numpy(), wanted, atol=1e-4)
+    without = MTCMDataParserConfig(data=folder, decisions=decisions).setup().get_dataparser_outputs("train")
+    assert without.dataparser_scale == outputs.dataparser_scale
+    kept = len(without.image_filenames)
+    torch.testing.assert_close(without.cameras.camera_to_worlds, outputs.cameras.camera_to_worlds[:kept])
+
+
 SPAWNED = """
 import sys, pathlib, torch, torch.distributed as dist
 sys.path[:0] = {paths!r}
@@ -140,6 +165,7 @@ def test_a_run_leaves_its_verdicts_poses_and_tables_and_goes_on_from_them(captur
     dropped = {FILES[3]: "blur", FILES[8]: "pose"}
     decisions = decide(tmp_path / "given.json", FILES, dropped=dropped)
     joint = "--pipeline.joint.start 2 --pipeline.joint.every 1 --pipeline.joint.on-trial True"
+    joint += " --pipeline.joint.write-back True"
     train_it = ["mtcm-nerfacto-tiny", "--data", "capture", "--pipeline.datamanager.decisions", str(decisions)]
     train_it += [*SMALL.split(), *joint.split(), "--pipeline.datamanager.filter.evidence", "False"]
     train_it += ["--output-dir", "out", "--steps-per-eval-all-images", "3"]
@@ -159,6 +185,7 @@ def test_a_run_leaves_its_verdicts_poses_and_tables_and_goes_on_from_them(captur
         if frame.file_path in weight_of:
             assert frame.kept == (weight_of[frame.file_path] >= 0.5)
             assert frame.inconsistency == pytest.approx(1.0 - weight_of[frame.file_path], abs=1e-4)
+    assert decisions_file.read(capture / "mtcm" / "filtered_views.json") == refined
     embeddings = np.load(run / "pose_embeddings.npy")
     assert embeddings.shape == (COUNT, 256)
     assert np.isfinite(embeddings).all(axis=1).sum() == len(rows)
