@@ -42,11 +42,8 @@ def _constant(lr: float) -> dict:
 
 def _slow_start(lr: float, lr_final: float) -> dict:
     """Return what splatfacto has for what must not move before the splats have found their places."""
-    steps = {"max_steps": 30_000, "warmup_steps": 1000, "lr_pre_warmup": 0}
-    return {
-        "optimizer": AdamOptimizerConfig(lr=lr, eps=1e-15),
-        "scheduler": ExponentialDecaySchedulerConfig(lr_final=lr_final, **steps),
-    }
+    schedule = ExponentialDecaySchedulerConfig(lr_final=lr_final, max_steps=30_000, warmup_steps=1000, lr_pre_warmup=0)
+    return {"optimizer": AdamOptimizerConfig(lr=lr, eps=1e-15), "scheduler": schedule}
 
 
 def _joint(max_steps: int) -> dict:

@@ -87,7 +87,8 @@ def occluded(pixels: UInt8[np.ndarray, "h w 3"], share: float, rng: np.random.Ge
     height, width = pixels.shape[:2]
     rows = max(8, round(_FIELD_SIZE * height / max(height, width)))
     columns = max(8, round(_FIELD_SIZE * width / max(height, width)))
-    shape, look = rng.choice((_blob, _figure, _panel), p=_SHAPES), rng.choice((_texture, _plain, _print), p=_LOOKS)
+    shape = (_blob, _figure, _panel)[int(rng.choice(3, p=_SHAPES))]
+    look = (_texture, _plain, _print)[int(rng.choice(3, p=_LOOKS))]
     outline = shape(rows, columns, rng)
     level = np.quantile(outline, share)
     softness = rng.uniform(0.01, 0.06) * float(outline.std()) + 1e-6

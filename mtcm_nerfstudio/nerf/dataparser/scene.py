@@ -121,7 +121,7 @@ def joined(first: DataparserOutputs, second: DataparserOutputs) -> DataparserOut
     for name in fields:
         parts = [getattr(one.cameras, name) for one in (first, second)]
         cameras[name] = torch.cat(parts) if all(part is not None for part in parts) else None
-    depths = [one.metadata.get("depth_filenames") for one in (first, second)]
+    depths = [one.metadata.get("depth_filenames") or [] for one in (first, second)]
     metadata = {**first.metadata, "depth_filenames": [*depths[0], *depths[1]] if all(depths) else None}
     masks = (first.mask_filenames, second.mask_filenames)
     return replace(

@@ -160,4 +160,4 @@ def log_histogram(name: str, values: Tensor, step: int) -> None:
         elif type(one).__name__ == "WandbWriter":
             import wandb  # only where the user trains with it
 
-            wandb.log({name: wandb.Histogram(values.detach().cpu().numpy())}, step=step)
+            wandb.log({name: wandb.Histogram(values.detach().cpu().tolist())}, step=step)

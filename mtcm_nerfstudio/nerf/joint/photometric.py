@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -98,7 +99,7 @@ class WeightedLoss(nn.Module):
     ) -> None:
         """Stand in for ``inner``, an element-wise loss with a ``reduction``, for rays of known frames."""
         super().__init__()
-        self.each = copy(inner)
+        self.each: Any = copy(inner)
         self.each.reduction = "none"
         self.frames, self.weights, self.losses = frames, weights, losses
 
