@@ -29,7 +29,15 @@ from mtcm_nerfstudio.capture.capture import Capture
 from mtcm_nerfstudio.capture.images import UnreadableImageError, read_rgb
 from mtcm_nerfstudio.capture.read import read_capture
 from mtcm_nerfstudio.cli.errors import clear_errors
-from mtcm_nerfstudio.consistency.checkpoint import SHIPPED, CheckpointCard, TrainingSource, save_checkpoint
+from mtcm_nerfstudio.consistency.checkpoint import (
+    SHIPPED,
+    CheckpointCard,
+    TrainingSource,
+    card_file,
+    card_to_json,
+    read_card,
+    save_checkpoint,
+)
 from mtcm_nerfstudio.consistency.train_consistency import EpochResult, TrainConfig, train
 from mtcm_nerfstudio.consistency.training.calibration import platt, probabilities, threshold
 from mtcm_nerfstudio.consistency.training.capture import TrainingCapture, training_capture
@@ -176,7 +184,19 @@ def write_checkpoint(model: ConsistencyTransformer, captures: list[TrainingCaptu
     stem = SHIPPED if settings.ship else settings.run_dir / SHIPPED.name
     save_checkpoint(model, card, stem, half=True)
     print(f"wrote {stem}.safetensors and .json")
+    for name in np.unique(measured.capture[np.isin(measured.capture, list(LICENCES))]):
+        share_calibration(settings.out / f"without_{name}", card)
     _print_figures(measured)
+
+
+def share_calibration(stem: Path, card: CheckpointCard) -> None:
+    """Give a checkpoint of captures left out the calibration and threshold of the one that is shipped.
+
+    What was left out of one run alone are two or three captures, too few to place a threshold by.
+    """
+    shared = ("calibration_scale", "calibration_offset", "threshold")
+    changed = replace(read_card(stem), **{name: getattr(card, name) for name in shared})
+    card_file(stem).write_text(card_to_json(changed), encoding="utf-8")
 
 
 def checkpoint_card(everything: Measured, captures: list[TrainingCapture]) -> CheckpointCard:
