@@ -35,6 +35,7 @@ from mtcm_nerfstudio.capture.read import read_capture
 from mtcm_nerfstudio.cli.errors import clear_errors
 from mtcm_nerfstudio.consistency.checkpoint import card_file, read_card
 from mtcm_nerfstudio.decisions import write_text_atomically
+from mtcm_nerfstudio.nerf.joint.settings import JointSettings
 
 _SHARED = Path(__file__).resolve().parents[2] / "shared" / "captures"
 _CELLS = "nerf_cells.json"
@@ -133,9 +134,9 @@ def _cell(benchmark: Benchmark, cells: _Cells, case: Case, method: str, plan: Pl
     checkpoint = plan.options.get("checkpoint")
     switches = {name: value for name, value in plan.options.items() if name != "checkpoint"}
     sizes = {"steps": benchmark.steps, "longest_side": benchmark.longest_side, "rays": benchmark.rays}
-    card = read_card(checkpoint).digest if switches.get("joint") else ""
+    joint = [read_card(checkpoint).digest, asdict(JointSettings())] if switches.get("joint") else []
     decided = [[f.file_path, f.kept, f.repaired_transform_matrix] for f in plan.decisions.frames]
-    made_of = [_VERSION, plan.capture.parent.name, plan.capture.name, decided, switches, sizes, case.seed, card]
+    made_of = [_VERSION, plan.capture.parent.name, plan.capture.name, decided, switches, sizes, case.seed, joint]
     if plan.capture == case.clean:  # the same whatever faults were drawn beside it
         made_of[1] = case.name
     key = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:24]

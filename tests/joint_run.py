@@ -28,7 +28,7 @@ def tiny_config(capture: Path, decisions: Path | None, evidence: bool = False, m
     parser.data, parser.decisions = capture, decisions
     parser.filter = type(parser.filter)(evidence=evidence)
     datamanager.data = capture
-    for name, value in joint.items():
+    for name, value in {"enabled": True, **joint}.items():
         assert hasattr(config.pipeline.joint, name)
         setattr(config.pipeline.joint, name, value)
     if method == "mtcm-nerfacto-tiny":

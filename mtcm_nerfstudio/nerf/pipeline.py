@@ -303,7 +303,7 @@ class MTCMPipeline(VanillaPipeline):
     def _parser(self) -> MTCMDataParser:
         parser = getattr(self.datamanager, "dataparser", None)
         if not isinstance(parser, MTCMDataParser):
-            raise ValueError("joint training needs the mtcm dataparser: use it, or --pipeline.joint.enabled False")
+            raise ValueError("joint training needs the mtcm dataparser: use it, or leave --pipeline.joint.enabled out")
         return parser
 
     @property

@@ -165,7 +165,7 @@ def test_a_run_leaves_its_verdicts_poses_and_tables_and_goes_on_from_them(captur
     dropped = {FILES[3]: "blur", FILES[8]: "pose"}
     decisions = decide(tmp_path / "given.json", FILES, dropped=dropped)
     joint = "--pipeline.joint.start 2 --pipeline.joint.every 1 --pipeline.joint.on-trial True"
-    joint += " --pipeline.joint.write-back True"
+    joint += " --pipeline.joint.write-back True --pipeline.joint.enabled True"
     train_it = ["mtcm-nerfacto-tiny", "--data", "capture", "--pipeline.datamanager.decisions", str(decisions)]
     train_it += [*SMALL.split(), *joint.split(), "--pipeline.datamanager.filter.evidence", "False"]
     train_it += ["--output-dir", "out", "--steps-per-eval-all-images", "3"]

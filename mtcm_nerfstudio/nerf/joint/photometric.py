@@ -123,7 +123,7 @@ def weighted(
     if not isinstance(inner, nn.Module) or not hasattr(inner, "reduction"):
         raise ValueError(
             f"{type(model).__name__} has no {RGB_LOSS} that could be weighted by frame: "
-            "use --pipeline.joint.enabled False"
+            "leave --pipeline.joint.enabled out"
         )
     setattr(model, RGB_LOSS, WeightedLoss(inner, frames, weights, losses))
     try:
@@ -142,7 +142,7 @@ def weight_image_loss(loss_dict: dict[str, Tensor], frame: int, weight: Float[Te
     if name is None:
         raise ValueError(
             f"none of the model's losses ({', '.join(loss_dict)}) is that of the image: "
-            "use --pipeline.joint.enabled False"
+            "leave --pipeline.joint.enabled out"
         )
     losses.add(torch.tensor([frame], device=losses.total.device), loss_dict[name].detach().reshape(1))
     loss_dict[name] = weight * loss_dict[name]

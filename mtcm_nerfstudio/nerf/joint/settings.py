@@ -7,12 +7,12 @@ from dataclasses import dataclass
 class JointSettings:
     """How the consistency transformer is fine-tuned with the NeRF."""
 
-    enabled: bool = True
+    enabled: bool = False
     """Let the transformer weight frames and correct poses, and the NeRF's loss train the transformer. Without it,
-    training is bit for bit what it is without MTCM."""
+    training on the kept frames is bit for bit nerfstudio's own."""
     start: int = 300
     """Step at which the transformer begins to listen: before it, the NeRF knows too little to disagree."""
-    every: int = 10
+    every: int = 20
     """Steps from one refresh of weights and corrections to the next."""
     stop: int | None = None
     """Step from which weights and corrections stay as they are. None: never."""
@@ -30,9 +30,9 @@ class JointSettings:
     """How much masked token reconstruction counts, so that the transformer does not forget."""
     mask_ratio: float = 0.3
     """Share of the frames of which something is hidden for it, in [0, 1)."""
-    turn_scale: float = 0.01
+    turn_scale: float = 0.002
     """Radians that one unit of the head that corrects poses stands for."""
-    shift_scale: float = 0.01
+    shift_scale: float = 0.002
     """The same of shifts, in the scene's unit (nerfstudio scales cameras into a cube of ±1)."""
     correction_penalty: float = 0.01
     """How much the mean squared correction counts."""
