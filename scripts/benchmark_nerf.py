@@ -39,7 +39,7 @@ from mtcm_nerfstudio.nerf.joint.settings import JointSettings
 
 _SHARED = Path(__file__).resolve().parents[2] / "shared" / "captures"
 _CELLS = "nerf_cells.json"
-_VERSION = "1"
+_VERSION = "2"
 """Changes whenever the same training would come out otherwise."""
 
 

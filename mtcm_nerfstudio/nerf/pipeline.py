@@ -185,11 +185,12 @@ class MTCMPipeline(VanillaPipeline):
         if not config.joint.enabled:
             return
         filtering = self._parser.config.filter
-        model, card = load_checkpoint(filtering.checkpoint)
-        self.joint = JointTransformer(model, card, len(self._train_set), config.joint).to(device)
-        if test_mode == "val":
-            self.joint.begin(self._reading(card).to(torch.device(device)))
-            self._hook = JointHook(self.joint, grad_scaler, world_size)
+        with torch.random.fork_rng():  # the NeRF draws the same rays as without the transformer
+            model, card = load_checkpoint(filtering.checkpoint)
+            self.joint = JointTransformer(model, card, len(self._train_set), config.joint).to(device)
+            if test_mode == "val":
+                self.joint.begin(self._reading(card).to(torch.device(device)))
+                self._hook = JointHook(self.joint, grad_scaler, world_size)
 
     def get_train_loss_dict(self, step: int) -> tuple[Any, dict[str, Tensor], dict[str, Tensor]]:
         """Train on one batch, weighted by frame and seen by corrected cameras."""

@@ -52,6 +52,12 @@ def test_on_and_before_it_begins_only_the_weights_of_the_filter_count(capture, k
     config = tiny_config(capture, kept, enabled=False)
     stock, _ = train(config, 3)
     torch.testing.assert_close(ours.model.state_dict(), stock.model.state_dict())
+    draws = []
+    for settings in (config, tiny_config(capture, kept)):
+        torch.manual_seed(3)
+        settings.pipeline.setup(device="cpu", test_mode="val")
+        draws.append(torch.rand(1))
+    assert torch.equal(*draws), "the transformer takes nothing from the NeRF's random numbers"
 
 
 def test_the_loss_of_the_nerf_reaches_every_part_of_the_transformer(capture, kept):
