@@ -185,15 +185,17 @@ def write_checkpoint(model: ConsistencyTransformer, captures: list[TrainingCaptu
     save_checkpoint(model, card, stem, half=True)
     print(f"wrote {stem}.safetensors and .json")
     for name in np.unique(measured.capture[np.isin(measured.capture, list(LICENCES))]):
-        share_calibration(settings.out / f"without_{name}", card)
+        calibrate_by_others(settings.out / f"without_{name}", measured.rows(measured.capture != name), captures)
     _print_figures(measured)
 
 
-def share_calibration(stem: Path, card: CheckpointCard) -> None:
-    """Give a checkpoint of captures left out the calibration and threshold of the one that is shipped.
+def calibrate_by_others(stem: Path, others: Measured, captures: list[TrainingCapture]) -> None:
+    """Give a checkpoint that a capture was left out of a calibration and threshold that owe nothing to it either.
 
-    What was left out of one run alone are two or three captures, too few to place a threshold by.
+    They come from all the other captures that were left out of a run, as the shipped one's come from all: those of
+    one run alone are too few to place a threshold by.
     """
+    card = checkpoint_card(others, captures)
     shared = ("calibration_scale", "calibration_offset", "threshold")
     changed = replace(read_card(stem), **{name: getattr(card, name) for name in shared})
     card_file(stem).write_text(card_to_json(changed), encoding="utf-8")

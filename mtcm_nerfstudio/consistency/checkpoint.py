@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save
 
 from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer, ModelConfig
 from mtcm_nerfstudio.tokens.embedders.base import EmbedderName
+from mtcm_nerfstudio.tokens.evidence.assess import FRAME_NUMBERS, PAIR_NUMBERS
 
 SCHEMA_VERSION = 1
 SHIPPED = Path(__file__).parent / "weights" / "mtcm-efficientnet-lite0"
@@ -129,6 +130,11 @@ def load_checkpoint(
     if hashlib.sha256(tensor_file(stem).read_bytes()).hexdigest() != card.digest:
         raise ValueError(
             f"{tensor_file(stem)}: not the tensors that {card_file(stem).name} describes; copy both files again"
+        )
+    if (card.model.frame_numbers, card.model.pair_numbers) != (len(FRAME_NUMBERS), len(PAIR_NUMBERS)):
+        raise ValueError(
+            f"{card_file(stem)}: was trained on other numbers of evidence than this version computes; train it again "
+            "with ns-mtcm-train, or install the version that it was trained with"
         )
     model = ConsistencyTransformer(card.model)
     try:

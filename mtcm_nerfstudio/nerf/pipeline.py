@@ -1,5 +1,6 @@
 """The pipeline and the datamanagers of the mtcm methods: nerfstudio's own, with the mtcm dataparser built in."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -231,7 +232,9 @@ class MTCMPipeline(VanillaPipeline):
     ) -> dict[str, float]:
         """Evaluate all images as nerfstudio does, and write the metrics of each into the run's folder."""
         rows: dict[str, dict[str, float]] = {}
-        names = [path.name for path in data_loader.dataset.image_filenames]
+        paths = data_loader.dataset.image_filenames
+        folder = os.path.commonpath([path.parent for path in paths])  # two cameras' folders may hold the same names
+        names = [path.relative_to(folder).as_posix() for path in paths]
         measure = self.model.get_image_metrics_and_images
 
         def noting(outputs: Any, batch: Any) -> Any:
@@ -284,13 +287,13 @@ class MTCMPipeline(VanillaPipeline):
         trainer, joint = attributes.trainer, self.joint
         if trainer is None or joint is None or not comms.is_main_process():
             return
+        if not int(joint.refreshes):
+            CONSOLE.print(f"MTCM: the run ended before step {self.config.joint.start}, when joint training begins")
+            return
         frames = self._parser.training_frames()
         c2w = torch.eye(4).repeat(joint.frames, 1, 1)
         c2w[:, :3] = moved_c2w(self._train_set.cameras.camera_to_worlds.cpu(), joint.twist.cpu())
         result = joint_result(joint, frames.names, frames.capture_from_scene(c2w).numpy())
-        if not int(joint.refreshes):
-            CONSOLE.print(f"MTCM: the run ended before step {self.config.joint.start}, when joint training begins")
-            return
         for line in write_result(trainer.base_dir, frames.decisions, result):
             CONSOLE.print(line, markup=False, highlight=False, soft_wrap=True)
         if self.config.joint.write_back:

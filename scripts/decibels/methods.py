@@ -1,12 +1,13 @@
 """What to do about faulty frames before and while a NeRF trains: MTCM's ways, and everybody else's."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
+from detection.quality import laplacian_variance
 
 from decibels.cases import Case
 from mtcm_nerfstudio.capture.images import read_rgb
@@ -40,6 +41,7 @@ def methods(checkpoint: Path | None) -> dict[str, Method]:
         checkpoint: of MTCM's transformer; None is the shipped one.
     """
 
+    @cache
     def filtered(case: Case, repair: bool) -> Decisions:
         settings = FilterSettings(checkpoint=checkpoint, repair=repair)
         return filter_capture(read_capture(case.faulty), settings, Cache(), progress=False).decisions
@@ -61,7 +63,7 @@ def methods(checkpoint: Path | None) -> dict[str, Method]:
     }
 
 
-def _keeping(case: Case, kept: Any) -> Decisions:
+def _keeping(case: Case, kept: Collection[str]) -> Decisions:
     """Return decisions that keep some frames of a case; evaluation frames stay whatever is decided about them."""
     frames = tuple(
         FrameDecision(name, inconsistency=0.0 if name in kept else 1.0, kept=name in kept, decided_by="person",
@@ -85,7 +87,4 @@ def _random(case: Case) -> dict[str, float]:
 
 def _sharpness(case: Case) -> dict[str, float]:
     """Return the variance of every image's Laplacian, as sharp-frames measures it."""
-    return {
-        name: float(cv2.Laplacian(np.asarray(read_rgb(case.faulty / name).convert("L")), cv2.CV_64F).var())
-        for name in case.file_paths
-    }
+    return {name: laplacian_variance(read_rgb(case.faulty / name)) for name in case.file_paths}

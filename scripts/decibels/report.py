@@ -1,12 +1,13 @@
 """Tables and pictures of what every remedy is worth."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from detection.tables import markdown
 from matplotlib.figure import Figure
+from scipy.stats import t as student
 
 from decibels.methods import ALL, CLEAN, ORACLE
 from mtcm_nerfstudio.analysis.figures import CATEGORIES, DROPPED, INK, KEPT, new_figure, plain
@@ -86,9 +87,7 @@ def _paired(rows: Sequence[Row], method: str, other: str) -> str:
         return "–"
     if len(found) < 2:
         return f"{found[0]:+.2f}"
-    from scipy.stats import t
-
-    half = t.ppf(0.975, len(found) - 1) * found.std(ddof=1) / np.sqrt(len(found))
+    half = student.ppf(0.975, len(found) - 1) * found.std(ddof=1) / np.sqrt(len(found))
     return f"{found.mean():+.2f} ± {half:.2f}"
 
 
@@ -112,16 +111,14 @@ def _curves(rows: Sequence[Row]) -> Figure:
     methods = list(dict.fromkeys(row.method for row in rows))
     figure = new_figure(3.4 * len(captures) + 2.2, 3.2)
     panels = figure.subplots(1, len(captures), squeeze=False)[0]
-    style: Callable[[str], dict[str, Any]] = lambda method: (  # noqa: E731
-        {"color": INK, "linestyle": "--"} if method in (CLEAN, ORACLE) else {}
-    )
     for panel, capture in zip(panels, captures, strict=True):
         for i, method in enumerate(methods):
             curves = [row.curve for row in rows if row.capture == capture and row.method == method]
             steps = sorted({int(step) for curve in curves for step in curve})
             means = [_mean([curve[str(step)] for curve in curves if str(step) in curve]) for step in steps]
-            look = {"color": CATEGORIES[i % len(CATEGORIES)], **style(method)}
-            panel.plot(steps, means, linewidth=1.3, label=method, **look)
+            bound = method in (CLEAN, ORACLE)  # what the others are measured by
+            colour = INK if bound else CATEGORIES[i % len(CATEGORIES)]
+            panel.plot(steps, means, "--" if bound else "-", color=colour, linewidth=1.3, label=method)
         panel.set_xlabel("step")
         panel.set_title(capture, fontsize=9)
         plain(panel)

@@ -76,6 +76,13 @@ def test_another_embedder_is_refused_with_what_to_do() -> None:
     CARD.require_embedder("efficientnet-lite0", "1")
 
 
+def test_a_checkpoint_of_other_evidence_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    older = ConsistencyTransformer(replace(SMALL, frame_numbers=SMALL.frame_numbers - 2))
+    save_checkpoint(older, CARD, tmp_path / "older")
+    with pytest.raises(ValueError, match=r"older.json: was trained on other numbers of evidence.*ns-mtcm-train"):
+        load_checkpoint(tmp_path / "older")
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nothing\.json: no such file; a checkpoint is a"):
         load_checkpoint(tmp_path / "nothing")

@@ -14,7 +14,7 @@ import torch
 from deciding import decide
 from joint_run import stock_pipeline, tiny_config, train
 from nerfstudio_commands import SMALL, nerfstudio, run_folder
-from tiny_capture import names, orbit, write_colmap, write_transforms
+from tiny_capture import edit_transforms, names, orbit, write_colmap, write_transforms
 
 from mtcm_nerfstudio import decisions as decisions_file
 from mtcm_nerfstudio.capture.read import read_capture
@@ -99,6 +99,20 @@ def test_splats_are_trained_by_whole_images(capture, kept, monkeypatch):
     assert joint.twist.abs().max() > 0 and (joint.losses.times > 0).sum() > 6
     assert float(logged[-1]["main_loss"]) < float(logged[0]["main_loss"])
     assert any("mtcm_correction" in one for one in logged)
+
+
+def test_frames_are_known_however_the_capture_spells_them(capture, tmp_path):
+    spelled = [f"./{name}" for name in FILES]
+
+    def respell(meta):
+        for frame, name in zip(meta["frames"], spelled, strict=True):
+            frame["file_path"] = name
+
+    edit_transforms(capture, respell)
+    decisions = decide(tmp_path / "given.json", [frame.file_path for frame in read_capture(capture).frames])
+    pipeline, _ = train(tiny_config(capture, decisions, start=1, every=1), 2)
+    assert set(pipeline.datamanager.dataparser.training_frames().names) < set(spelled)
+    assert int(pipeline.joint.refreshes) == 1
 
 
 @pytest.mark.parametrize("write", [write_transforms, write_colmap])

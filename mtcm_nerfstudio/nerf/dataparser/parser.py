@@ -88,7 +88,7 @@ class TrainingFrames:
     """The frames that a NeRF trains on, in the training set's order, and how its scene lies in the capture's world."""
 
     names: tuple[str, ...]
-    """By the names that decisions have for them."""
+    """As the decisions spell them."""
     decisions: Decisions
     capture_from_scene: Callable[[Float[Tensor, "n 4 4"]], Float[Tensor, "n 4 4"]]
     """Takes camera-to-world matrices of the trained scene into the capture's own world."""
@@ -106,7 +106,8 @@ class MTCMDataParser(DataParser):
         opened = self._opened
         trained = (*opened.frames_of("train"), *opened.views.on_trial)
         by_path = {opened.parser.image_path(name): name for name in trained}
-        names = tuple(by_path[path] for path in self._train.image_filenames)
+        decided = _by_name(opened.decisions)  # which spell a name as the capture does
+        names = tuple(decided[by_path[path]].file_path for path in self._train.image_filenames)
         capture_from_saved = torch.linalg.inv(opened.parser.saved_from_capture())
         scene = self._scene
         return TrainingFrames(names, opened.decisions, lambda c2w: capture_from_saved @ scene.recover(c2w))

@@ -125,16 +125,16 @@ class JointHook:
     def _heard(self) -> FromTheNerf:
         """Sum up what all processes heard since the last refresh."""
         losses = self.joint.losses
-        slope, steps = self._slope.to(losses.total.device), torch.tensor(float(self._steps))
+        slope, times = self._slope.to(losses.total.device), losses.times.clone()
+        steps = slope.new_tensor(float(self._steps))
         if self.world_size > 1:
-            steps = steps.to(slope)
-            for one in (losses.total, losses.count, slope, steps):
+            for one in (losses.total, losses.count, slope, steps, times):
                 dist.all_reduce(one)
         losses.settle()
-        known = losses.average.isfinite() & (losses.times >= _SEEN_ENOUGH)
+        known = losses.average.isfinite() & (times >= _SEEN_ENOUGH)
         cost = relative_cost(losses.average.nan_to_num(), known, self.settings.boundary)
         self._slope, self._steps = torch.zeros_like(slope), 0
-        return FromTheNerf(cost, slope / steps.clamp(min=1.0).to(slope))
+        return FromTheNerf(cost, slope / steps.clamp(min=1.0))
 
     def _share_gradients(self) -> None:
         """Give all processes the mean of their gradients, in one message: nerfstudio wraps the NeRF alone in DDP."""
