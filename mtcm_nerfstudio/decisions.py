@@ -88,7 +88,9 @@ class SuggestedView:
     transform_matrix: Matrix
     label: str | None
     gain: float
-    """Share of the capture's coverage that a frame at this pose would add, in [0, 1]."""
+    """Share of what the kept frames leave uncovered that a frame at this pose would cover, in [0, 1]."""
+    seen_best_by: tuple[str, ...] = ()
+    """``file_path`` of the kept frames that see the place best, nearest first."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,11 @@ class Decisions:
     def dropped(self) -> tuple[FrameDecision, ...]:
         """The frames that training must not use, in the capture's order."""
         return tuple(frame for frame in self.frames if not frame.kept)
+
+    @property
+    def by_person(self) -> dict[str, bool]:
+        """The frames that a person has decided about, and whether they are to be kept."""
+        return {frame.file_path: frame.kept for frame in self.frames if frame.decided_by == "person"}
 
     @property
     def repaired(self) -> tuple[FrameDecision, ...]:
@@ -151,7 +158,7 @@ class Decisions:
 
         A frame that has become unusable since stays dropped.
         """
-        persons = {frame.file_path: frame.kept for frame in previous.frames if frame.decided_by == "person"}
+        persons = previous.by_person
         return replace(
             self,
             frames=tuple(
@@ -274,7 +281,7 @@ def _suggestion_from(entry: Mapping[str, Any]) -> SuggestedView:
     matrix = _matrix_from(entry["transform_matrix"])
     if matrix is None:
         raise ValueError("a suggested view needs a transform_matrix")
-    return SuggestedView(matrix, entry["label"], entry["gain"])
+    return SuggestedView(matrix, entry["label"], entry["gain"], tuple(entry.get("seen_best_by", ())))
 
 
 def _matrix_from(rows: Any) -> Matrix | None:

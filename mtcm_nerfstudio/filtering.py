@@ -11,17 +11,19 @@ from jaxtyping import Float
 
 from mtcm_nerfstudio import decisions as decisions_file
 from mtcm_nerfstudio.capture.capture import Capture
+from mtcm_nerfstudio.capture.colmap import scene_points
 from mtcm_nerfstudio.capture.read import SourceChoice, read_capture
 from mtcm_nerfstudio.consistency.checkpoint import CheckpointCard, load_checkpoint, read_card
-from mtcm_nerfstudio.decisions import Decisions, FrameDecision, Matrix
+from mtcm_nerfstudio.decisions import UNUSABLE, Decisions, FrameDecision, Matrix
 from mtcm_nerfstudio.tokens.cache import Cache
 from mtcm_nerfstudio.tokens.embedders.base import EmbedderName
-from mtcm_nerfstudio.tokens.tokenise import TokenisedCapture, tokens_of
-from mtcm_nerfstudio.tokens.tokens import assemble_tokens
+from mtcm_nerfstudio.tokens.tokenise import tokens_of
+from mtcm_nerfstudio.tokens.tokens import RawFeatures, assemble_tokens
+from mtcm_nerfstudio.verdicts.imagine import imagined_poses
 from mtcm_nerfstudio.verdicts.rules import rule_out
 from mtcm_nerfstudio.verdicts.scored import repair_capture, score_capture
 from mtcm_nerfstudio.verdicts.verdict import GuardRails, Ruling, Verdict, judge
-from mtcm_nerfstudio.views.labels import labels
+from mtcm_nerfstudio.views.arrange import Arranged, Known, Wishes, arrange
 from mtcm_nerfstudio.views.summary import summary_lines, warnings_of
 from mtcm_nerfstudio.views.write import EMBEDDINGS, write_decision_exports, write_embeddings
 
@@ -52,6 +54,18 @@ class FilterSettings:
     """Keep a frame whose image agrees and whose pose does not, at the pose that its matches give, where they do."""
     keep_exposure: bool = False
     """Keep frames that are only too dark or too bright, for a NeRF that models exposure."""
+    max_frames: int | None = None
+    """Keep at most this many of the consistent frames: those that serve the whole capture best, by where they look
+    from, what they show and how good they are."""
+    coverage: float | None = None
+    """Keep as few of the consistent frames as serve the whole capture to this share, in (0, 1]."""
+    keep_labels: tuple[str, ...] = ()
+    """Keep only frames whose label holds one of these words or phrases, for instance front "looking down"."""
+    front: str | None = None
+    """File name of the image that shows the subject's front. Default: the middle of where the cameras stand."""
+    suggest: int = 8
+    """Suggest at most this many poses from which the capture should have been photographed as well."""
+
     poses: Path | None = None
     """Start from the poses in this file instead of the capture's where it has any: a filtered_views.json, or the
     joint_views.json that joint training leaves in a run's folder."""
@@ -60,6 +74,14 @@ class FilterSettings:
         """Check the ranges."""
         if self.threshold is not None and not 0.0 <= self.threshold <= 1.0:
             raise ValueError(f"--threshold must lie in [0, 1], got {self.threshold}")
+        if self.coverage is not None and not 0.0 < self.coverage <= 1.0:
+            raise ValueError(f"--coverage must lie in (0, 1], got {self.coverage}")
+        if self.max_frames is not None and self.max_frames < max(self.min_frames, 1):
+            raise ValueError(
+                f"--max-frames must not be below --min-frames ({self.min_frames}), got {self.max_frames}: lower both"
+            )
+        if self.suggest < 0:
+            raise ValueError(f"--suggest must not be negative, got {self.suggest}")
         _ = self.guard_rails
 
     @property
@@ -118,7 +140,8 @@ def current_decisions(
         if not dry_run:
             write_decision_exports(previous, output_dir)
         return FilterResult(previous, capture, output_dir, reused=True, warnings=warnings_of(previous, capture))
-    filtered = filter_capture(capture, settings, cache, progress)
+    persons = {} if previous is None else previous.by_person
+    filtered = filter_capture(capture, settings, cache, progress, persons)
     decisions = filtered.decisions if previous is None else filtered.decisions.carrying_over(previous)
     if not dry_run:
         output_dir.mkdir(parents=True, exist_ok=True)
@@ -137,12 +160,27 @@ class Filtered:
     states: Float[np.ndarray, "frame 256"]
 
 
-def filter_capture(capture: Capture, settings: FilterSettings, cache: Cache, progress: bool = True) -> Filtered:
+def filter_capture(
+    capture: Capture,
+    settings: FilterSettings,
+    cache: Cache,
+    progress: bool = True,
+    persons: Mapping[str, bool] | None = None,
+) -> Filtered:
     """Filter a capture, from its files to decisions, without writing anything but the cache.
+
+    Args:
+        capture: as it was read.
+        settings: how to filter.
+        cache: where embeddings and matches are kept.
+        progress: show progress bars on standard error.
+        persons: frames that a person keeps (True) or drops, by name: they count where views are chosen. What the
+            decisions say of them is the model's own word all the same.
 
     Raises:
         FileNotFoundError: there is no checkpoint.
-        ValueError: the checkpoint was trained on another embedding, or an embedding file is damaged.
+        ValueError: the checkpoint was trained on another embedding, an embedding file is damaged, or what is wished
+            of the views cannot be had.
     """
     capture, given = with_given_poses(capture, settings.poses)
     model, card = load_checkpoint(settings.checkpoint)
@@ -155,15 +193,49 @@ def filter_capture(capture: Capture, settings: FilterSettings, cache: Cache, pro
         scored, repaired = repair_capture(model, card, ruled, scored, threshold, cache)
     rules = Ruling(threshold, settings.guard_rails, settings.keep_exposure, frozenset(repaired))
     verdicts = judge(ruled, assemble_tokens(ruled.raw), scored, rules)
+    raw = _at(tokenised.raw, repaired)
+    arranged = arrange(
+        _known(raw, verdicts, scored.scores.states, persons or {}),
+        Wishes(settings.max_frames, settings.coverage, settings.keep_labels, settings.front, settings.suggest),
+        scene_points(capture) if settings.suggest else None,
+        lambda some: imagined_poses(model, raw.subset(some), card.window),
+    )
     decisions = Decisions(
         capture_digest=capture_digest(capture, cache),
         settings=settings_record(settings, card),
         checkpoint=f"{card.name} {card.digest[:16]}",
         embedder=tokenised.raw.embedder,
         threshold=threshold,
-        frames=_frame_decisions(tokenised, verdicts, {**given, **repaired}),
+        frames=_frame_decisions(raw.file_paths, verdicts, {**given, **repaired}, arranged),
+        suggested=arranged.suggested,
     )
     return Filtered(decisions, scored.scores.states)
+
+
+def _at(raw: RawFeatures, repaired: Mapping[int, Matrix]) -> RawFeatures:
+    """Return features with repaired poses in place."""
+    c2w = raw.c2w.copy()
+    for i, pose in repaired.items():
+        c2w[i] = np.array(pose)
+    return replace(raw, c2w=c2w)
+
+
+def _known(
+    raw: RawFeatures, verdicts: tuple[Verdict, ...], states: Float[np.ndarray, "frame 256"], persons: Mapping[str, bool]
+) -> Known:
+    usable = np.array([verdict.reason not in UNUSABLE for verdict in verdicts], dtype=bool)
+    kept = np.array([persons.get(name, verdict.kept) for name, verdict in zip(raw.file_paths, verdicts, strict=True)])
+    fixed = np.array([persons.get(name, False) for name in raw.file_paths], dtype=bool)
+    return Known(
+        names=raw.file_paths,
+        c2w=raw.c2w.astype(np.float64),
+        kept=kept.astype(bool) & usable,
+        fixed=fixed & usable,
+        states=states,
+        embeddings=raw.embeddings,
+        inconsistency=np.array([verdict.inconsistency for verdict in verdicts], dtype=np.float64),
+        evidence=tuple(verdict.evidence for verdict in verdicts),
+    )
 
 
 def with_given_poses(capture: Capture, path: Path | None) -> tuple[Capture, dict[int, Matrix]]:
@@ -205,6 +277,11 @@ def settings_record(settings: FilterSettings, card: CheckpointCard) -> dict[str,
         "evidence": settings.evidence,
         "repair": settings.repair,
         "keep_exposure": settings.keep_exposure,
+        "max_frames": settings.max_frames,
+        "coverage": settings.coverage,
+        "keep_labels": list(settings.keep_labels),
+        "front": settings.front,
+        "suggest": settings.suggest,
     }
 
 
@@ -232,24 +309,32 @@ def summary(result: FilterResult) -> list[str]:
 
 
 def _frame_decisions(
-    tokenised: TokenisedCapture, verdicts: tuple[Verdict, ...], repaired: Mapping[int, Matrix]
+    names: tuple[str, ...], verdicts: tuple[Verdict, ...], repaired: Mapping[int, Matrix], arranged: Arranged
 ) -> tuple[FrameDecision, ...]:
-    names = tokenised.raw.file_paths
-    return tuple(
+    decided = (
         FrameDecision(
             file_path=name,
             inconsistency=verdict.inconsistency,
             kept=verdict.kept,
             reason=verdict.reason,
             decided_by=verdict.decided_by,
-            label=label,
+            label=arranged.labels[i],
             modality=verdict.modality,
             evidence=verdict.evidence,
             most_at_odds_with=None if verdict.most_at_odds_with is None else names[verdict.most_at_odds_with],
             repaired_transform_matrix=repaired.get(i),
         )
-        for i, (name, verdict, label) in enumerate(zip(names, verdicts, labels(tokenised.raw.c2w), strict=True))
+        for i, (name, verdict) in enumerate(zip(names, verdicts, strict=True))
     )
+    return tuple(_as_arranged(frame, arranged, i) for i, frame in enumerate(decided))
+
+
+def _as_arranged(frame: FrameDecision, arranged: Arranged, i: int) -> FrameDecision:
+    """Drop a consistent frame that is not wanted, or that others stand for."""
+    if not frame.kept or not (arranged.unwanted[i] or arranged.redundant[i]):
+        return frame
+    reason = "manual" if arranged.unwanted[i] else "redundant"
+    return replace(frame, kept=False, reason=reason, decided_by="rule", repaired_transform_matrix=None)
 
 
 def _content(path: Path | None, cache: Cache) -> str | None:

@@ -60,34 +60,48 @@ class ViewAngles:
     """In medians of all distances."""
 
 
-def labels(c2w: Float[np.ndarray, "n 4 4"], front: int | None = None) -> tuple[str | None, ...]:
+def labels(
+    c2w: Float[np.ndarray, "n 4 4"], front: int | None = None, real: Bool[np.ndarray, " n"] | None = None
+) -> tuple[str | None, ...]:
     """Say where each frame was taken from; None for a frame whose pose is not finite.
 
     Args:
         c2w: OpenGL camera-to-world matrices in temporal order, in any world; rows with NaN have no pose.
         front: index of the frame that sees the front.
+        real: frames that have a say in where the subject and the path are. Default: all.
 
     Raises:
         ValueError: there is no frame ``front``, or it has no pose.
     """
-    angles = view_angles(c2w, front)
+    angles = view_angles(c2w, front, real)
     return tuple(_in_words(angles, i) if np.isfinite(angles.azimuth[i]) else None for i in range(len(c2w)))
 
 
-def view_angles(c2w: Float[np.ndarray, "n 4 4"], front: int | None = None) -> ViewAngles:
+def view_angles(
+    c2w: Float[np.ndarray, "n 4 4"], front: int | None = None, real: Bool[np.ndarray, " n"] | None = None
+) -> ViewAngles:
     """Measure where each frame was taken from; arguments and errors are those of ``labels``."""
     posed = np.isfinite(c2w).all(axis=(1, 2))
+    real = posed if real is None else posed & real
     if front is not None and not (0 <= front < len(c2w) and posed[front]):
         raise ValueError(f"front={front}: the frame that sees the front must be one of {len(c2w)} and have a pose")
-    if not posed.any():
+    if not real.any():
         nothing = np.full(len(c2w), np.nan)
         return ViewAngles(nothing, nothing, nothing)
     clean = c2w[posed].astype(np.float64)
-    clean[:, :3, :3] = upright(nearest_rotation(clean[:, :3, :3]))
-    trusted = ~far_away(clean[:, :3, 3])
+    clean[:, :3, :3] = nearest_rotation(clean[:, :3, :3])
+    trusted = real[posed]
+    trusted[trusted] = ~far_away(clean[trusted, :3, 3])
+    clean[:, :3, :3] = _upright_as(clean[:, :3, :3], trusted)
     front_camera = None if front is None else clean[int(posed[:front].sum())]
     about = _about_subject(clean, trusted, front_camera) or _along_path(clean, trusted, front_camera)
     return _spread(about, posed)
+
+
+def _upright_as(rotation: Float[np.ndarray, "n 3 3"], trusted: Bool[np.ndarray, " n"]) -> Float[np.ndarray, "n 3 3"]:
+    """Stand all frames up in the way that those which have a say are to be (see ``look_at.upright``)."""
+    turn = rotation[trusted][:1].transpose(0, 2, 1) @ upright(rotation[trusted])[:1]
+    return rotation @ turn
 
 
 def _about_subject(

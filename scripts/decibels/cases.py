@@ -12,9 +12,10 @@ from mtcm_nerfstudio.capture.capture import Capture
 from mtcm_nerfstudio.capture.faults import Fault, FaultKind, inject, plan_faults
 
 MIXED: tuple[FaultKind, ...] = (
-    "swap", "pose_10", "pose_3", "pose_1", "cluster", "motion_blur", "defocus", "exposure", "occluder", "foreign",
+    "swap", "pose_10", "pose_3", "motion_blur", "defocus", "exposure", "occluder", "foreign",
 )  # fmt: skip
-"""Without far poses: with one of them in the scene, training on all frames gives nothing at all to compare with."""
+"""Without three: after a far pose training on all frames gives nothing at all to compare with, after a moved cluster
+dropping leaves a hole where evaluation looks, and a turn of 1° is less than two pixels here (it is among ``SMALL``)."""
 SMALL: tuple[FaultKind, ...] = ("pose_3", "pose_1")
 
 _EVERY = 6

@@ -31,6 +31,7 @@ class Training:
     rays: int
     seed: int
     joint: bool = False
+    on_trial: bool = False
     checkpoint: str | None = None
     camera_optimizer: bool = False
     trimmed: bool = False
@@ -86,6 +87,7 @@ def configured(training: Training) -> Any:
     joint = config.pipeline.joint
     joint.enabled = training.joint
     joint.start = training.steps // 4
+    joint.on_trial = training.on_trial
     if training.checkpoint is not None:
         parser.filter = type(parser.filter)(checkpoint=Path(training.checkpoint))
     if training.camera_optimizer:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mtcm_nerfstudio.consistency.checkpoint import CheckpointCard
 from mtcm_nerfstudio.consistency.losses import reconstruction_loss
 from mtcm_nerfstudio.consistency.transformer_dataset import draw_masks
-from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer
+from mtcm_nerfstudio.consistency.transformer_model import MODALITIES, ConsistencyTransformer
 from mtcm_nerfstudio.nerf.joint.objective import free_energy
 from mtcm_nerfstudio.nerf.joint.photometric import FrameLosses
 from mtcm_nerfstudio.nerf.joint.reading import Reading
@@ -21,6 +21,8 @@ from mtcm_nerfstudio.nerf.joint.settings import JointSettings
 
 _SUREST = 6.0
 """Largest logit of a prior: no frame is so sure that the NeRF could not say otherwise."""
+_LEAST_DOUBT = 0.02
+"""The same for poses: so much of its correction has the frame whose pose is surest."""
 
 
 class Says(NamedTuple):
@@ -30,6 +32,8 @@ class Says(NamedTuple):
     """Of the probability that a frame belongs to the scene, which is its weight."""
     twist: Float[Tensor, "frame 6"]
     """Correction ξ ∈ se(3) of its pose, about its own centre and along the world's axes: shift, then turn (radians)."""
+    pose_logit: Float[Tensor, " frame"]
+    """Of the probability that its pose is off."""
     reason_logits: Float[Tensor, "frame 5"]
     """Which of ``REASONS`` it is, if the frame does not belong."""
     states: Float[Tensor, "frame dim"]
@@ -54,6 +58,9 @@ class JointTransformer(nn.Module):
 
     prior: Tensor
     """Logit, for every training frame, of the weight that the transformer gave it at the beginning."""
+    doubt: Tensor
+    """Probability, at the beginning, that a frame's pose is off: the scale of its correction. A young NeRF pulls at
+    every camera, and moving those that are right costs sharpness; these hold the scene in place for the others."""
     weight: Tensor
     twist: Tensor
     refreshes: Tensor
@@ -68,6 +75,7 @@ class JointTransformer(nn.Module):
         self.correct = nn.Linear(transformer.config.d_model, 6, bias=False)
         nn.init.zeros_(self.correct.weight)
         self.register_buffer("prior", torch.full((frames,), _SUREST))
+        self.register_buffer("doubt", torch.full((frames,), _LEAST_DOUBT))
         self.register_buffer("weight", torch.ones(frames))
         self.register_buffer("twist", torch.zeros(frames, 6))
         self.register_buffer("refreshes", torch.zeros((), dtype=torch.long))
@@ -83,7 +91,9 @@ class JointTransformer(nn.Module):
     def begin(self, reading: Reading) -> None:
         """Read the training frames for the first time; a resumed run reads its own words into the buffers later."""
         self.reading = reading
-        self.prior.copy_(self.read().logit.clamp(-_SUREST, _SUREST))
+        says = self.read()
+        self.prior.copy_(says.logit.clamp(-_SUREST, _SUREST))
+        self.doubt.copy_(torch.sigmoid(says.pose_logit).clamp(min=_LEAST_DOUBT))
         if self.settings.weights:
             self.weight.copy_(torch.sigmoid(self.prior))
 
@@ -94,12 +104,14 @@ class JointTransformer(nn.Module):
         nothing = torch.zeros_like(reading.present)
         output = self.transformer(reading.tokens, reading.present, padding, nothing, reading.evidence)
         inconsistency = reading.mean_over_windows(output.inconsistency_logit, self.frames)
+        modality = reading.mean_over_windows(output.modality_logits, self.frames)
         states = reading.mean_over_windows(output.states, self.frames)
         scale = states.new_tensor([self.settings.shift_scale] * 3 + [self.settings.turn_scale] * 3)
         return Says(
             logit=-(self.card.calibration_scale * inconsistency + self.card.calibration_offset),
             # Less their mean: a motion that all frames share would only carry the scene about.
-            twist=self.correct(states - states.mean(dim=0)) * scale,
+            twist=self.correct(states - states.mean(dim=0)) * scale * self.doubt[:, None],
+            pose_logit=modality[:, MODALITIES.index("pose")],
             reason_logits=reading.mean_over_windows(output.reason_logits, self.frames),
             states=states,
         )

@@ -1,0 +1,149 @@
+"""What becomes of the frames that are consistent: words for each, which are enough, and which views are missing."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from mtcm_nerfstudio.decisions import SuggestedView
+from mtcm_nerfstudio.views.labels import labels
+from mtcm_nerfstudio.views.select import best_of_duplicates, select, view_points, view_quality
+from mtcm_nerfstudio.views.suggesting.suggest import suggest
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What somebody wants of the views."""
+
+    max_frames: int | None = None
+    coverage: float | None = None
+    keep_labels: tuple[str, ...] = ()
+    front: str | None = None
+    suggest: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """What is known of all frames of a capture, in temporal order, once it is clear which are consistent."""
+
+    names: tuple[str, ...]
+    c2w: Float[np.ndarray, "n 4 4"]
+    """Repaired where they were; NaN where there is none."""
+    kept: Bool[np.ndarray, " n"]
+    """Consistent, or kept by a person."""
+    fixed: Bool[np.ndarray, " n"]
+    """Kept by a person, whatever else."""
+    states: Float[np.ndarray, "n 256"]
+    embeddings: Float[np.ndarray, "n 384"]
+    inconsistency: Float[np.ndarray, " n"]
+    evidence: tuple[Mapping[str, float], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Arranged:
+    """What the views come to."""
+
+    labels: tuple[str | None, ...]
+    unwanted: Bool[np.ndarray, " n"]
+    """Consistent frames without any of the labels that are wanted."""
+    redundant: Bool[np.ndarray, " n"]
+    """Consistent frames that others stand for."""
+    suggested: tuple[SuggestedView, ...]
+
+
+def arrange(
+    known: Known,
+    wishes: Wishes,
+    points: Float[np.ndarray, "p 3"] | None = None,
+    imagine: Callable[[Bool[np.ndarray, " n"]], Float[np.ndarray, "m 4 4"]] | None = None,
+) -> Arranged:
+    """Label every frame, thin out the consistent ones as far as is wished, and suggest what is missing.
+
+    Args:
+        known: the frames.
+        wishes: what is wanted.
+        points: of the scene.
+        imagine: returns poses that the transformer imagines between given frames.
+
+    Raises:
+        ValueError: the frame that is to be the front is not there or has no pose, or no frame has a wanted label.
+    """
+    posed = np.isfinite(known.c2w).all(axis=(1, 2))
+    front = _front(known.names, posed, wishes.front)
+    words = labels(known.c2w, front)
+    unwanted = known.kept & ~known.fixed & ~_labelled(words, wishes.keep_labels)
+    if wishes.keep_labels and not (known.kept & ~unwanted).any():
+        there = sorted({word for word in words if word})
+        raise ValueError(f"--keep-labels: no frame is {' or '.join(wishes.keep_labels)}; there are: {'; '.join(there)}")
+    kept = known.kept & ~unwanted
+    redundant = _redundant(known, kept, wishes)
+    covering = np.flatnonzero(kept & ~redundant & posed)
+    found = ()
+    if wishes.suggest:
+        imagined = None if imagine is None else imagine(kept & ~redundant & posed)
+        found = suggest(known.c2w[covering], wishes.suggest, imagined, points)
+    poses = np.stack([one.c2w for one in found]) if found else np.zeros((0, 4, 4))
+    after = [int(covering[one.seen_best_by[0]]) for one in found]
+    suggested = tuple(
+        SuggestedView(
+            tuple(tuple(float(number) for number in row) for row in one.c2w),
+            word,
+            round(one.gain, 6),
+            tuple(known.names[covering[j]] for j in one.seen_best_by),
+        )
+        for one, word in zip(found, labels_of_others(known.c2w, poses, after, front), strict=True)
+    )
+    return Arranged(words, unwanted, redundant, suggested)
+
+
+def labels_of_others(
+    c2w: Float[np.ndarray, "n 4 4"], others: Float[np.ndarray, "m 4 4"], after: Sequence[int], front: int | None = None
+) -> tuple[str | None, ...]:
+    """Label poses that are not frames of a capture, by the subject and the path that its frames define.
+
+    Args:
+        c2w: of the frames.
+        others: to be labelled.
+        after: index of the frame that each of the others would come after.
+        front: index of the frame that sees the front.
+    """
+    order = np.argsort(np.concatenate([np.arange(len(c2w)), np.array(after, dtype=float) + 0.5]), kind="stable")
+    real = order < len(c2w)
+    place = np.argsort(order)
+    words = labels(np.concatenate([c2w, others])[order], None if front is None else int(place[front]), real)
+    return tuple(words[i] for i in place[len(c2w) :])
+
+
+def _front(names: Sequence[str], posed: Bool[np.ndarray, " n"], front: str | None) -> int | None:
+    """Return the index of the frame that a user calls the front, by its path or its file name alone."""
+    if front is None:
+        return None
+    found = [i for i, name in enumerate(names) if front in (name, name.rsplit("/", 1)[-1])]
+    if len(found) != 1:
+        raise ValueError(f"--front: {front} is {'not one' if not found else 'the name of several'} of the frames")
+    if not posed[found[0]]:
+        raise ValueError(f"--front: {front} has no pose")
+    return found[0]
+
+
+def _labelled(words: Sequence[str | None], wanted: Sequence[str]) -> Bool[np.ndarray, " n"]:
+    """Tell which labels hold one of the wanted words as a part of their own; all do where none is wanted."""
+    asked = {one.strip().casefold() for one in wanted}
+    return np.array([not asked or bool(asked & set((word or "").split(", "))) for word in words], dtype=bool)
+
+
+def _redundant(known: Known, kept: Bool[np.ndarray, " n"], wishes: Wishes) -> Bool[np.ndarray, " n"]:
+    """Tell which of the kept frames others stand for, where fewer are wanted."""
+    redundant = np.zeros(len(kept), dtype=bool)
+    if (wishes.max_frames is None and wishes.coverage is None) or not kept.any():
+        return redundant
+    quality = view_quality(known.inconsistency, known.evidence, known.c2w)
+    leader = best_of_duplicates(known.c2w, known.embeddings, np.where(known.fixed, 2.0, quality), kept)
+    candidates = np.flatnonzero(kept & (known.fixed | (leader == np.arange(len(kept)))))
+    points = view_points(known.c2w, np.where(kept[:, None], known.states, np.nan))[candidates]
+    fixed = np.flatnonzero(known.fixed[candidates])
+    selection = select(points, quality[candidates], wishes.max_frames, wishes.coverage, fixed)
+    redundant[kept] = True
+    redundant[candidates[selection.chosen]] = False
+    return redundant

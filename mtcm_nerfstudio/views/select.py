@@ -1,0 +1,226 @@
+"""Which frames to keep when only some may stay: a few views that stand for all.
+
+Every frame is a point: where its camera stands and looks, what the transformer makes of it, and when it was taken. A
+set S of kept frames serves a place j of the capture as well as its best member does, and is worth
+
+    F(S) = mean_j max_{i ∈ S} q_i · max(0, 1 − ‖x_i − x_j‖ / R),
+
+with q the frames' quality and R the radius of the whole capture: facility location, which is monotone and submodular.
+So adding the frame that gains most, again and again, comes within 1 − 1/e of the best set of that size (Nemhauser,
+Wolsey and Fisher, 1978), and a gain can only shrink as S grows: a frame whose old gain is below another's present one
+need not be looked at again (Minoux, 1978). What is chosen is the same as without that shortcut.
+"""
+
+import heapq
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy.spatial import cKDTree
+from sklearn.decomposition import PCA
+
+from mtcm_nerfstudio.capture.poses import far_away, geometric_median, nearest_rotation
+
+_LEARNED_DIMENSIONS = 16
+_LEARNED_WEIGHT, _TIME_WEIGHT = 0.35, 0.15
+"""Root mean square distance that the learned embedding and the time add, in the spread of the cameras."""
+_PLACES = 4096
+"""Places that stand for all of a longer capture; with the frames themselves still all to choose from."""
+_ROWS_AT_ONCE = 1024
+_GAINS_AT_ONCE = 32
+_SMOOTHNESS = 0.1
+_SAME_PLACE, _SAME_TURN, _SAME_LOOK = 0.01, np.radians(1.0), 0.98
+"""Shift in spreads of the cameras, turn in radians, and cosine of image embeddings within which frames are one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """Frames in the order in which they were chosen."""
+
+    chosen: Int[np.ndarray, " k"]
+    coverage: Float[np.ndarray, " k"]
+    """F of the frames chosen so far over F of all candidates, in [0, 1]."""
+
+
+def select(
+    points: Float[np.ndarray, "frame d"],
+    quality: Float[np.ndarray, " frame"],
+    most: int | None = None,
+    coverage: float | None = None,
+    first: Int[np.ndarray, " some"] | None = None,
+) -> Selection:
+    """Choose frames until there are ``most``, or until they serve ``coverage`` of what all of them would.
+
+    Takes time and memory of the order of frames × places, with at most 4,096 places.
+
+    Args:
+        points: of the candidates, see ``view_points``.
+        quality: of the candidates, in (0, 1].
+        most: how many to choose.
+        coverage: F(chosen) / F(all candidates) that is enough, in (0, 1].
+        first: candidates that are chosen before all others.
+    """
+    service = _Service(points.astype(np.float32), quality.astype(np.float32))
+    everything = service.of_all()
+    best = np.zeros(len(service.places), dtype=np.float32)
+    chosen: list[int] = []
+    worth: list[float] = []
+
+    def add(i: int) -> None:
+        np.maximum(best, service.rows(np.array([i]))[0], out=best)
+        chosen.append(i)
+        worth.append(float(best.mean()) / everything if everything > 0 else 1.0)
+
+    for i in [] if first is None else first.tolist():
+        add(i)
+    left = np.setdiff1d(np.arange(len(points)), chosen)
+    heap = [(-gain, int(i)) for gain, i in zip(service.gains(left, best), left, strict=True)]
+    heapq.heapify(heap)
+    limit = len(points) if most is None else min(most, len(points))
+    while heap and len(chosen) < limit and (coverage is None or not worth or worth[-1] < coverage):
+        add(_next_best(heap, service, best))
+    return Selection(np.array(chosen, dtype=int), np.array(worth))
+
+
+def _next_best(heap: list[tuple[float, int]], service: "_Service", best: Float[np.ndarray, " place"]) -> int:
+    """Take the candidate of the largest gain from a heap of (−gain, candidate) that were true once."""
+    fresh: dict[int, float] = {}
+    while True:
+        gain, i = heap[0]
+        if fresh.get(i) == gain:
+            heapq.heappop(heap)
+            return i
+        stale = [heapq.heappop(heap)[1] for _ in range(min(_GAINS_AT_ONCE, len(heap)))]
+        for candidate, now in zip(stale, service.gains(np.array(stale), best), strict=True):
+            fresh[candidate] = -now
+            heapq.heappush(heap, (-now, candidate))
+
+
+class _Service:
+    """How well each frame serves each place."""
+
+    def __init__(self, points: Float[np.ndarray, "frame d"], quality: Float[np.ndarray, " frame"]) -> None:
+        self.points, self.quality = points, quality
+        self.places = points[np.linspace(0, len(points) - 1, min(len(points), _PLACES)).astype(int)]
+        centre = np.median(points, axis=0)
+        self._radius = max(float(2.0 * np.quantile(np.linalg.norm(points - centre, axis=1), 0.95)), 1e-6)
+        self._squares = np.square(self.places).sum(axis=1)
+
+    def rows(self, candidates: Int[np.ndarray, " some"]) -> Float[np.ndarray, "some place"]:
+        """Return how well candidates serve every place."""
+        points = self.points[candidates]
+        squares = np.square(points).sum(axis=1)[:, None] + self._squares - 2.0 * points @ self.places.T
+        near = 1.0 - np.sqrt(np.maximum(squares, 0.0)) / self._radius
+        return self.quality[candidates, None] * np.maximum(near, 0.0)
+
+    def gains(self, candidates: Int[np.ndarray, " some"], best: Float[np.ndarray, " place"]) -> list[float]:
+        """Return what each candidate would add to what serves the places best so far."""
+        out: list[float] = []
+        for start in range(0, len(candidates), _ROWS_AT_ONCE):
+            rows = self.rows(candidates[start : start + _ROWS_AT_ONCE])
+            out += np.maximum(rows - best, 0.0).mean(axis=1, dtype=np.float64).tolist()
+        return out
+
+    def of_all(self) -> float:
+        """Return F of all candidates together."""
+        best = np.zeros(len(self.places), dtype=np.float32)
+        for start in range(0, len(self.points), _ROWS_AT_ONCE):
+            candidates = np.arange(start, min(start + _ROWS_AT_ONCE, len(self.points)))
+            np.maximum(best, self.rows(candidates).max(axis=0), out=best)
+        return float(best.mean())
+
+
+def view_points(
+    c2w: Float[np.ndarray, "frame 4 4"],
+    states: Float[np.ndarray, "frame dim"],
+) -> Float[np.ndarray, "frame d"]:
+    """Return the points between which views are compared, in spreads of the cameras.
+
+    Position over the cameras' spread, and line of sight (so far apart are two cameras that look at one subject from
+    either side of it, whichever of the two is counted); then the 16 main directions of the learned embedding, and the
+    rank in time. What a frame lacks, it has in the middle.
+
+    Args:
+        c2w: poses in temporal order; NaN where there is none.
+        states: the transformer's, NaN where a frame was not read.
+    """
+    posed = np.isfinite(c2w).all(axis=(1, 2))
+    parts = [np.linspace(0.0, 1.0, len(c2w))[:, None] * (_TIME_WEIGHT * np.sqrt(12.0))]
+    near = posed.copy()
+    near[posed] = ~far_away(c2w[posed, :3, 3])
+    if near.sum() > 1:
+        position, sight = np.zeros((len(c2w), 3)), np.zeros((len(c2w), 3))
+        placed = c2w[near].astype(np.float64)
+        middle = geometric_median(placed[:, :3, 3])
+        unit = max(float(np.median(np.linalg.norm(placed[:, :3, 3] - middle, axis=1))), 1e-9)
+        position[near] = (placed[:, :3, 3] - middle) / unit
+        sight[near] = -nearest_rotation(placed[:, :3, :3])[:, :, 2]
+        sight[~near] = sight[near].mean(axis=0)
+        parts += [position, sight]
+    read = np.isfinite(states).all(axis=1)
+    if read.sum() > 2:
+        learned = np.zeros((len(c2w), min(_LEARNED_DIMENSIONS, int(read.sum()) - 1, states.shape[1])))
+        learned[read] = PCA(learned.shape[1], random_state=0).fit_transform(states[read].astype(np.float64))
+        size = np.sqrt(np.square(learned[read]).sum(axis=1).mean())
+        parts.append(learned * (_LEARNED_WEIGHT / max(float(size), 1e-9)))
+    return np.concatenate(parts, axis=1)
+
+
+def view_quality(
+    inconsistency: Float[np.ndarray, " frame"],
+    evidence: tuple[Mapping[str, float], ...],
+    c2w: Float[np.ndarray, "frame 4 4"],
+) -> Float[np.ndarray, " frame"]:
+    """Return how good each frame is to have, in (0, 1].
+
+    It is the probability that the frame is consistent, times the root of how sharp it is beside those that see the
+    same (at most 1), times what a jump in the camera's path takes away, a tenth at most.
+    """
+    blur = np.array([min(0.0, one.get("log_sharpness_over_partners", 0.0)) for one in evidence])
+    steady = 1.0 - _SMOOTHNESS * (1.0 - _smoothness(c2w))
+    return np.clip((1.0 - np.nan_to_num(inconsistency, nan=0.5)) * np.exp(0.5 * blur) * steady, 1e-3, 1.0)
+
+
+def _smoothness(c2w: Float[np.ndarray, "frame 4 4"]) -> Float[np.ndarray, " frame"]:
+    """Return 1 where a camera moves on as before, towards 0 where it jumps by many times the usual; 1 at the ends."""
+    position = c2w[:, :3, 3]
+    jump = np.zeros(len(c2w))
+    if len(c2w) > 2:
+        jump[1:-1] = np.linalg.norm(position[2:] - 2.0 * position[1:-1] + position[:-2], axis=1)
+    jump = np.nan_to_num(jump)
+    usual = float(np.median(jump[1:-1])) if len(c2w) > 2 else 0.0
+    return 1.0 / (1.0 + np.square(jump / (3.0 * usual))) if usual > 0 else np.ones(len(c2w))
+
+
+def best_of_duplicates(
+    c2w: Float[np.ndarray, "frame 4 4"],
+    embeddings: Float[np.ndarray, "frame 384"],
+    quality: Float[np.ndarray, " frame"],
+    candidates: Bool[np.ndarray, " frame"],
+) -> Int[np.ndarray, " frame"]:
+    """Return, for every frame, the best one that shows the same from the same place (itself, where there is none).
+
+    Frames are the same where the camera moved by less than a hundredth of its spread, turned by less than 1°, and
+    the image embeddings' cosine is above 0.98.
+    """
+    leader = np.arange(len(c2w))
+    posed = np.flatnonzero(candidates & np.isfinite(c2w).all(axis=(1, 2)) & np.isfinite(embeddings).all(axis=1))
+    if len(posed) < 2:
+        return leader
+    placed = c2w[posed].astype(np.float64)
+    middle = geometric_median(placed[:, :3, 3])
+    unit = max(float(np.median(np.linalg.norm(placed[:, :3, 3] - middle, axis=1))), 1e-9)
+    axes = nearest_rotation(placed[:, :3, :3])[:, :, 1:].reshape(len(posed), 6) / np.sqrt(2.0)
+    # A turn by a moves the three axes by a·√2 together, and any two of them by a at least.
+    tree = cKDTree(np.concatenate([(placed[:, :3, 3] - middle) * (_SAME_TURN / (_SAME_PLACE * unit)), axes], axis=1))
+    look = embeddings[posed] / np.linalg.norm(embeddings[posed], axis=1, keepdims=True)
+    taken = np.zeros(len(posed), dtype=bool)
+    for i in np.argsort(-quality[posed], kind="stable"):
+        if taken[i]:
+            continue
+        around = np.array(tree.query_ball_point(tree.data[i], _SAME_TURN), dtype=int)
+        same = around[~taken[around] & (look[around] @ look[i] > _SAME_LOOK)]
+        taken[same] = True
+        leader[posed[same]] = posed[i]
+    return leader

@@ -1,0 +1,1 @@
+"""Poses from which a capture should have been photographed as well."""
