@@ -6,6 +6,10 @@ Usage:
     ns-mtcm-filter --data CAPTURE --output-dir OUT     write to OUT instead
     ns-mtcm-filter --data data --identity NAME         one identity of the identity layout
     ns-mtcm-filter --data CAPTURE --export-capture DIR a drop-in capture of the kept frames for any tool
+    ns-mtcm-filter --data CAPTURE --max-frames 40      the 40 frames that serve the whole capture best
+    ns-mtcm-filter --data CAPTURE --coverage 0.95      as few as serve it to 95 %
+    ns-mtcm-filter --data CAPTURE --keep-labels front "three-quarter left" "three-quarter right"
+    ns-mtcm-filter --data CAPTURE --suggest 20         poses of up to 20 views that are missing
     ns-mtcm-filter --data CAPTURE --reset              forget earlier decisions, a person's too
 """
 
@@ -17,6 +21,7 @@ import tyro
 from mtcm_nerfstudio.capture.writing.export import export_capture
 from mtcm_nerfstudio.cli.errors import clear_errors
 from mtcm_nerfstudio.filtering import FilterSettings, current_decisions, summary
+from mtcm_nerfstudio.reporting import diversity_lines, diversity_of, write_report
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,8 @@ class FilterCommand:
     """Where the decisions go. Default: mtcm/ in the capture."""
     export_capture: Path | None = None
     """Also write a capture of the kept frames to this folder: transforms.json, COLMAP model, images."""
+    report: bool = True
+    """Write report.html beside the decisions: one page with every frame, why it went, and what is missing."""
     reset: bool = False
     """Forget the decisions that are there, a person's too."""
     dry_run: bool = False
@@ -39,10 +46,13 @@ class FilterCommand:
     def run(self) -> None:
         """Filter and print the summary."""
         result = current_decisions(self.data, self.filter, self.output_dir, self.reset, self.dry_run)
-        print("\n".join(summary(result)))
+        found = diversity_of(result)
+        print("\n".join([*summary(result), *diversity_lines(found)]))
         if self.dry_run:
             return
         print(f"  decisions: {result.output_dir / 'filtered_views.json'}")
+        if self.report:
+            print(f"  report: {write_report(result, found)}")
         if self.export_capture is not None:
             exported = export_capture(result.capture, result.decisions, self.export_capture)
             print(f"  capture of {exported.frames} kept frames: {self.export_capture}")

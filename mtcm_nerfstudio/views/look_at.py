@@ -7,9 +7,9 @@ moves and scales with the world.
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
-from mtcm_nerfstudio.capture.poses import capture_frame, geometric_median
+from mtcm_nerfstudio.capture.poses import capture_frame, geometric_median, nearest_rotation
 
 _MOST_MISSED = 20.0
 """Degrees: cameras of which half look further past a point than this do not look at it."""
@@ -128,6 +128,23 @@ def find_subject(
     if front_camera is not None:
         candidates = [directions((front_camera[:3, 3] - point)[None], up)]
     return Subject(point, up, first_agreed(candidates, up), distance)
+
+
+def seen_from_above(c2w: Float[np.ndarray, "n 4 4"], real: Bool[np.ndarray, " n"]) -> Float[np.ndarray, "n 2"]:
+    """Return where cameras stand on a map, in the world's unit: right and ahead of the middle of their views.
+
+    Args:
+        c2w: poses, NaN where there is none.
+        real: finite ones, at least one, that say where up and ahead are.
+    """
+    clean = c2w[real].astype(np.float64)
+    clean[:, :3, :3] = upright(nearest_rotation(clean[:, :3, :3]))
+    subject = find_subject(clean)
+    up = up_direction(clean) if subject is None else subject.up
+    ahead = first_agreed([directions(-clean[:, :3, 2], up)], up) if subject is None else -subject.front
+    middle = geometric_median(clean[:, :3, 3]) if subject is None else subject.point
+    away = c2w[:, :3, 3] - middle
+    return np.stack([away @ np.cross(ahead, up), away @ ahead], axis=1)
 
 
 def directions(vectors: Float[np.ndarray, "n 3"], up: Float[np.ndarray, "3"]) -> Float[np.ndarray, "n 3"]:

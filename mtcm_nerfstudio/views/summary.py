@@ -9,7 +9,8 @@ from mtcm_nerfstudio.capture.capture import Capture
 from mtcm_nerfstudio.decisions import Decisions, FrameDecision
 from mtcm_nerfstudio.views.coverage import holes
 
-_POSE_NOT_BELIEVED = ("pose", "foreign", "invalid pose")
+POSE_NOT_BELIEVED = ("pose", "foreign", "invalid pose")
+"""Reasons of frames that were not where they claim to be."""
 
 
 def summary_lines(name: str, decisions: Decisions, notes: Sequence[str] = (), reused: bool = False) -> list[str]:
@@ -59,7 +60,7 @@ def warnings_of(decisions: Decisions, capture: Capture) -> tuple[str, ...]:
         )
     poses = [np.full((4, 4), np.nan) if frame.c2w is None else frame.c2w for frame in capture.frames]
     kept = np.array([frame.kept for frame in decisions.frames])
-    believed = np.array([frame.reason not in _POSE_NOT_BELIEVED for frame in decisions.frames])
+    believed = np.array([frame.reason not in POSE_NOT_BELIEVED for frame in decisions.frames])
     for hole in holes(np.stack(poses).astype(np.float64), kept, believed):
         span = names[hole.first] if hole.first == hole.last else f"{names[hole.first]} to {names[hole.last]}"
         out.append(

@@ -57,7 +57,7 @@ class Views:
         return Views(clean, find_subject(standing), max(float(np.median(away)), 1e-9))
 
     def coordinates(self, c2w: Poses) -> Float[np.ndarray, "n 12"]:
-        """Return points whose distance is that of the views: shift in spreads and turn in radians, as a root of squares.
+        """Return points that are as far apart as views are: root of squares of shift in spreads and turn in radians.
 
         The turn is 2 sin(θ/2), a hair less than θ: ‖A − B‖ of two rotation matrices is √2 times that.
         """

@@ -1,0 +1,1 @@
+"""One page that shows what the filter did: ``page.report_page`` makes it."""
