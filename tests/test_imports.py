@@ -22,6 +22,7 @@ FLOORS = (
     ("consistency",),
     ("verdicts", "views"),
     ("filtering",),
+    ("reporting",),
     ("viewer",),
     ("nerf",),
     ("cli",),

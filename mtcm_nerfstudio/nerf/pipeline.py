@@ -31,12 +31,14 @@ from mtcm_nerfstudio.filtering import FilterSettings
 from mtcm_nerfstudio.nerf.dataparser.flags import StockFlags
 from mtcm_nerfstudio.nerf.dataparser.parser import MTCMDataParser, MTCMDataParserConfig
 from mtcm_nerfstudio.nerf.dataparser.run_record import TRAINING_VIEWS
+from mtcm_nerfstudio.nerf.dataparser.scene import SUGGESTED_CAMERAS
 from mtcm_nerfstudio.nerf.joint.hook import JointHook
 from mtcm_nerfstudio.nerf.joint.photometric import moved_c2w, weight_image_loss, weighted
 from mtcm_nerfstudio.nerf.joint.reading import Reading, read_training_frames
 from mtcm_nerfstudio.nerf.joint.results import joint_decisions, metrics_table, write_result
 from mtcm_nerfstudio.nerf.joint.settings import JointSettings
 from mtcm_nerfstudio.nerf.joint.transformer import JointTransformer, joint_result
+from mtcm_nerfstudio.nerf.joint.unseen import UnseenRays, of_photos
 from mtcm_nerfstudio.tokens.cache import Cache
 from mtcm_nerfstudio.views.write import write_decision_exports
 
@@ -164,6 +166,7 @@ class MTCMPipeline(VanillaPipeline):
     config: MTCMPipelineConfig
     joint: JointTransformer | None
     _hook: JointHook | None
+    _unseen: UnseenRays | None
     _trains_in: Path | None
 
     def __init__(
@@ -182,7 +185,7 @@ class MTCMPipeline(VanillaPipeline):
             if isinstance(parser, MTCMDataParserConfig):
                 parser.on_trial = config.joint.on_trial
         super().__init__(config, device, test_mode, world_size, local_rank, grad_scaler)
-        self.joint, self._hook, self._trains_in = None, None, None
+        self.joint, self._hook, self._unseen, self._trains_in = None, None, None, None
         if not config.joint.enabled:
             return
         filtering = self._parser.config.filter
@@ -192,6 +195,7 @@ class MTCMPipeline(VanillaPipeline):
             if test_mode == "val":
                 self.joint.begin(self._reading(card).to(torch.device(device)))
                 self._hook = JointHook(self.joint, grad_scaler, world_size)
+        self._unseen = self._unseen_rays(config.joint.unseen_rays)
 
     def get_train_loss_dict(self, step: int) -> tuple[Any, dict[str, Tensor], dict[str, Tensor]]:
         """Train on one batch, weighted by frame and seen by corrected cameras."""
@@ -256,8 +260,10 @@ class MTCMPipeline(VanillaPipeline):
     ) -> tuple[Any, dict[str, Tensor], dict[str, Tensor]]:
         assert rays.camera_indices is not None, "rays of a training batch know their cameras"
         frames = rays.camera_indices[..., 0].to(joint.weight.device)
+        moved = hook.moved_rays(rays, frames, step)
         with weighted(self.model, frames, hook.weights_of(frames), joint.losses):
-            outputs = self._model(hook.moved_rays(rays, frames, step))
+            outputs = self._model(moved if self._unseen is None else self._unseen.beside(moved))
+            outputs = of_photos(outputs, len(rays))
             metrics = self.model.get_metrics_dict(outputs, batch)
             return outputs, self.model.get_loss_dict(outputs, batch, metrics), metrics
 
@@ -272,6 +278,14 @@ class MTCMPipeline(VanillaPipeline):
         weight = hook.weights_of(torch.tensor([frame], device=joint.weight.device))[0]
         weight_image_loss(losses, frame, weight, joint.losses)
         return outputs, losses, metrics
+
+    def _unseen_rays(self, share: float) -> UnseenRays | None:
+        """Return what draws rays from the suggested views, where it is asked for and there are any."""
+        outputs = getattr(self.datamanager, "train_dataparser_outputs", None)
+        cameras = None if outputs is None or not share else outputs.metadata.get(SUGGESTED_CAMERAS)
+        if share and cameras is None:
+            CONSOLE.print("MTCM: no views are suggested, so --pipeline.joint.unseen-rays does nothing")
+        return None if cameras is None else UnseenRays(cameras, share)
 
     def _reading(self, card: CheckpointCard) -> Reading:
         """Read the training frames as the transformer needs them."""

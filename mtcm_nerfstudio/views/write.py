@@ -1,8 +1,9 @@
-"""The files beside ``filtered_views.json``: the kept names, embeddings, suggested poses and a table."""
+"""The files beside ``filtered_views.json``: the kept names, embeddings, suggested poses and tables."""
 
 import csv
 import io
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ KEPT = "filtered_images.txt"
 EMBEDDINGS = "pose_embeddings.npy"
 SUGGESTED = "suggested_poses.npy"
 TABLE = "filtered_views.csv"
+SUGGESTED_TABLE = "suggested_views.csv"
 
 _COLUMNS = (
     "file_path",
@@ -29,11 +31,14 @@ _COLUMNS = (
     "repaired",
 )
 
+_SUGGESTED_COLUMNS = ("row", "label", "gain", "x", "y", "z", "seen_best_by")
+
 
 def write_decision_exports(decisions: Decisions, folder: Path) -> None:
-    """Write what follows from the decisions alone: ``filtered_images.txt``, ``suggested_poses.npy`` and the table."""
+    """Write what follows from the decisions alone: ``filtered_images.txt``, ``suggested_poses.npy`` and the tables."""
     write_text_atomically(folder / KEPT, "".join(f"{frame.file_path}\n" for frame in decisions.kept))
-    write_text_atomically(folder / TABLE, _table(decisions))
+    write_text_atomically(folder / TABLE, _table(_COLUMNS, [_row(frame) for frame in decisions.frames]))
+    write_text_atomically(folder / SUGGESTED_TABLE, _table(_SUGGESTED_COLUMNS, _suggested_rows(decisions)))
     poses = np.array([view.transform_matrix for view in decisions.suggested], dtype=np.float64).reshape(-1, 4, 4)
     _save_atomically(folder / SUGGESTED, poses)
 
@@ -43,12 +48,24 @@ def write_embeddings(states: Float[np.ndarray, "frame 256"], folder: Path) -> No
     _save_atomically(folder / EMBEDDINGS, states.astype(np.float32))
 
 
-def _table(decisions: Decisions) -> str:
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    writer.writerows(_row(frame) for frame in decisions.frames)
+    writer.writerows([columns, *rows])
     return text.getvalue()
+
+
+def _suggested_rows(decisions: Decisions) -> list[list[str]]:
+    return [
+        [
+            str(i),
+            view.label or "",
+            f"{view.gain:.6f}",
+            *(f"{row[3]:.9g}" for row in view.transform_matrix[:3]),
+            " ".join(view.seen_best_by),
+        ]
+        for i, view in enumerate(decisions.suggested)
+    ]
 
 
 def _row(frame: FrameDecision) -> list[str]:

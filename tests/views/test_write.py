@@ -26,7 +26,12 @@ def test_the_files_say_what_the_decisions_say(tmp_path):
     assert [row["file_path"] for row in rows] == ["images/a, b.jpg", "images/ü.jpg", "images/c.jpg"]
     assert [row["kept"] for row in rows] == ["yes", "no", "yes"]
     assert rows[1]["reason"] == "blur" and rows[1]["image"] == "" and rows[2]["repaired"] == "yes"
-    assert {path.name for path in tmp_path.iterdir()} == {write.KEPT, write.SUGGESTED, write.TABLE}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        write.KEPT,
+        write.SUGGESTED,
+        write.TABLE,
+        write.SUGGESTED_TABLE,
+    }
 
 
 def test_no_suggestions_are_an_empty_stack(tmp_path):

@@ -79,7 +79,7 @@ def along_the_path(views: Views, most: int) -> Poses:
     step = np.linalg.norm(np.diff(points, axis=0), axis=1)
     usual = float(np.median(step))
     found = []
-    for i in np.flatnonzero(step > _JUMP * max(usual, 1e-9)):
+    for i in np.flatnonzero(step > _JUMP * max(usual, 1e-9)).tolist():
         turn = Rotation.from_matrix(views.c2w[i, :3, :3]).inv() * Rotation.from_matrix(views.c2w[i + 1, :3, :3])
         if np.degrees(turn.magnitude()) < _HALF_TURN:
             count = min(round(float(step[i]) / max(usual, 1e-9)) - 1, most)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from mtcm_nerfstudio.views.look_at import angle_between
 from mtcm_nerfstudio.views.suggesting.candidates import (
@@ -49,11 +49,14 @@ class Suggestion:
 
 
 def suggest(
-    c2w: Poses, most: int, imagined: Poses | None = None, points: Float[np.ndarray, "n 3"] | None = None
+    c2w: Poses,
+    most: int,
+    imagined: Float[np.ndarray, "m 4 4"] | None = None,
+    points: Float[np.ndarray, "p 3"] | None = None,
 ) -> tuple[Suggestion, ...]:
     """Suggest poses that would fill the holes between views.
 
-    Every candidate is a place that should be covered, too. With d_j the distance from place j to the nearest view
+    Candidates are places that should be covered, too. With d_j the distance from place j to the nearest view
     (shift in spreads and turn in radians, root of squares), what is missing is Σ w_j d_j². The candidate that takes
     most of it away comes first, then the one that takes most of the rest. Places along the path and about the subject
     share the weights w; how, is decided by hiding some of the views and seeing which way finds them again.
@@ -68,7 +71,8 @@ def suggest(
         return ()
     some = np.unique(np.linspace(0, len(c2w) - 1, min(len(c2w), _LONGEST)).round().astype(int))
     views = Views.of(c2w[some])
-    places = _Places.of(views, most, imagined).only(lambda poses: stands_well(poses, views, points))
+    places = _Places.of(views, most, imagined)
+    places = places.only(stands_well(places.c2w, views, points))
     chosen, gains = places.fill(views, most, _share_that_finds_hidden_views(views))
     apart = distances(views.coordinates(places.c2w[chosen]), views.coordinates(views.c2w))
     nearest = some[np.argsort(apart, axis=1, kind="stable")[:, :_WITNESSES]]
@@ -80,32 +84,31 @@ def suggest(
 
 @dataclass(frozen=True, eq=False)
 class _Places:
-    """Candidates, each of which is also a place to be covered."""
+    """Candidates, and how much each counts as a place that should be covered."""
 
     c2w: Poses
     on_path: Float[np.ndarray, " n"]
-    """Weight among those along the path; zero for the others."""
+    """Weight among those along the path; zero for the others. What the transformer imagines has no weight at all: it
+    is taken where it covers the others best."""
     in_space: Float[np.ndarray, " n"]
     """Weight among those about the subject, or beside the path; zero for the others."""
 
     @staticmethod
-    def of(views: Views, most: int, imagined: Poses | None = None) -> "_Places":
+    def of(views: Views, most: int, imagined: Float[np.ndarray, "m 4 4"] | None = None) -> "_Places":
         path = along_the_path(views, most)
-        if imagined is not None:
-            path = np.concatenate([path, imagined])
+        others = np.zeros((0, 4, 4)) if imagined is None else imagined
         if views.subject is None:
             space = beside_the_path(views)
             usual = np.full(len(space), 1.0 / max(len(space), 1))
         else:
             space, usual = about_the_subject(views, views.subject)
         return _Places(
-            np.concatenate([path, space]),
-            np.concatenate([np.full(len(path), 1.0 / max(len(path), 1)), np.zeros(len(space))]),
-            np.concatenate([np.zeros(len(path)), usual]),
+            np.concatenate([path, space, others]),
+            np.concatenate([np.full(len(path), 1.0 / max(len(path), 1)), np.zeros(len(space) + len(others))]),
+            np.concatenate([np.zeros(len(path)), usual, np.zeros(len(others))]),
         )
 
-    def only(self, good) -> "_Places":
-        some = good(self.c2w)
+    def only(self, some: Bool[np.ndarray, " n"]) -> "_Places":
         return _Places(self.c2w[some], self.on_path[some], self.in_space[some])
 
     def fill(self, views: Views, most: int, share_of_space: float) -> tuple[list[int], list[float]]:
@@ -144,7 +147,7 @@ def _share_that_finds_hidden_views(views: Views) -> float:
     if len(points) - count < _FEWEST:
         return _SHARES_OF_SPACE[1]
     found = np.zeros(len(_SHARES_OF_SPACE))
-    for middle in np.linspace(0, len(points) - 1, _TRIALS + 2)[1:-1].round().astype(int):
+    for middle in np.linspace(0, len(points) - 1, _TRIALS + 2)[1:-1].round().astype(int).tolist():
         hidden = np.argsort(np.linalg.norm(points - points[middle], axis=1), kind="stable")[:count]
         rest = Views.of(np.delete(views.c2w, hidden, axis=0))
         places = _Places.of(rest, count)
@@ -156,7 +159,7 @@ def _share_that_finds_hidden_views(views: Views) -> float:
     return _SHARES_OF_SPACE[int(found.argmax())]
 
 
-def stands_well(c2w: Poses, views: Views, points: Float[np.ndarray, "n 3"] | None = None) -> Bool[np.ndarray, " n"]:
+def stands_well(c2w: Poses, views: Views, points: Float[np.ndarray, "p 3"] | None = None) -> Bool[np.ndarray, " n"]:
     """Tell which poses do not stand inside what they look at, and look at it.
 
     Args:
@@ -178,7 +181,7 @@ def stands_well(c2w: Poses, views: Views, points: Float[np.ndarray, "n 3"] | Non
 
 
 def _clearance_and_sight(
-    c2w: Poses, points: Float[np.ndarray, "n 3"]
+    c2w: Poses, points: Float[np.ndarray, "p 3"]
 ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
     """Return how far the nearest points are, and what share of all points lies ahead."""
     nearest = max(1, int(_NEAREST_POINTS * len(points)))
@@ -189,9 +192,3 @@ def _clearance_and_sight(
         clear[i] = np.partition(length, nearest - 1)[nearest - 1]
         seen[i] = np.mean(way @ -pose[:3, 2] > np.cos(np.radians(_CONE)) * length)
     return clear, seen
-
-
-def nearest_views(c2w: Poses, among: Poses) -> Int[np.ndarray, " n"]:
-    """Return, for each pose, the view that is nearest to it."""
-    views = Views.of(among)
-    return distances(views.coordinates(c2w), views.coordinates(views.c2w)).argmin(axis=1)
