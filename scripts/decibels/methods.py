@@ -46,7 +46,7 @@ def methods(checkpoint: Path | None) -> dict[str, Method]:
         settings = FilterSettings(checkpoint=checkpoint, repair=repair)
         return filter_capture(read_capture(case.faulty), settings, Cache(), progress=False).decisions
 
-    joint = {"joint": True, "checkpoint": checkpoint}
+    joint = {"joint": True, "on_trial": True, "checkpoint": checkpoint}
     return {
         CLEAN: lambda case: Plan(case.clean, _keeping(case, case.file_paths)),
         ALL: lambda case: Plan(case.faulty, _keeping(case, case.file_paths)),

@@ -21,6 +21,8 @@ from mtcm_nerfstudio.nerf.joint.settings import JointSettings
 
 _SUREST = 6.0
 """Largest logit of a prior: no frame is so sure that the NeRF could not say otherwise."""
+_QUICK = 3.0
+"""Scale of the head that reconsiders verdicts: at its rate of learning a logit moves by about a half in a refresh."""
 _LEAST_DOUBT = 0.02
 """The same for poses: so much of its correction has the frame whose pose is surest."""
 
@@ -50,7 +52,10 @@ class FromTheNerf:
 
 
 class JointTransformer(nn.Module):
-    """The transformer, a head that corrects poses, and what they said last.
+    """The transformer, heads that reconsider its verdicts and correct poses, and what they said last.
+
+    The transformer itself learns slowly, so as not to forget what it knows of other captures; the heads read its last
+    states and are new to every run, and may learn quickly.
 
     Its words of the last refresh are buffers: they go into the NeRF's checkpoint, and whoever opens it needs neither
     the capture's images nor its matches.
@@ -73,7 +78,9 @@ class JointTransformer(nn.Module):
         super().__init__()
         self.transformer, self.card, self.frames, self.settings = transformer, card, frames, settings
         self.correct = nn.Linear(transformer.config.d_model, 6, bias=False)
+        self.reconsider = nn.Linear(transformer.config.d_model, 1, bias=False)
         nn.init.zeros_(self.correct.weight)
+        nn.init.zeros_(self.reconsider.weight)
         self.register_buffer("prior", torch.full((frames,), _SUREST))
         self.register_buffer("doubt", torch.full((frames,), _LEAST_DOUBT))
         self.register_buffer("weight", torch.ones(frames))
@@ -108,7 +115,8 @@ class JointTransformer(nn.Module):
         states = reading.mean_over_windows(output.states, self.frames)
         scale = states.new_tensor([self.settings.shift_scale] * 3 + [self.settings.turn_scale] * 3)
         return Says(
-            logit=-(self.card.calibration_scale * inconsistency + self.card.calibration_offset),
+            logit=_QUICK * self.reconsider(states)[:, 0]
+            - (self.card.calibration_scale * inconsistency + self.card.calibration_offset),
             # Less their mean: a motion that all frames share would only carry the scene about.
             twist=self.correct(states - states.mean(dim=0)) * scale * self.doubt[:, None],
             pose_logit=modality[:, MODALITIES.index("pose")],
@@ -147,7 +155,8 @@ class JointTransformer(nn.Module):
 
     def groups(self) -> Mapping[str, list[nn.Parameter]]:
         """Return the parameters by optimizer group."""
-        return {"mtcm": list(self.transformer.parameters()), "mtcm_corrections": list(self.correct.parameters())}
+        heads = [*self.correct.parameters(), *self.reconsider.parameters()]
+        return {"mtcm": list(self.transformer.parameters()), "mtcm_heads": heads}
 
     def _reconstruction(self, step: int) -> Float[Tensor, ""]:
         """Return the masked reconstruction loss, so that the transformer does not forget what it was trained for."""

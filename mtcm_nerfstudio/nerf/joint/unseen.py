@@ -65,9 +65,7 @@ def _joined(first: RayBundle, second: RayBundle) -> RayBundle:
         origins=torch.cat([first.origins, second.origins]),
         directions=torch.cat([first.directions, second.directions]),
         pixel_area=torch.cat([first.pixel_area, second.pixel_area]),
-        camera_indices=torch.cat(
-            [first.camera_indices, torch.zeros_like(first.camera_indices[:1]).expand(len(second), 1)]
-        ),
+        camera_indices=torch.cat([first.camera_indices, nobody]),
         nears=both("nears"),
         fars=both("fars"),
         metadata=metadata,

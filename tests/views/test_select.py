@@ -1,0 +1,102 @@
+"""Choosing a few frames that stand for all."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_capture import orbit
+
+from mtcm_nerfstudio.views.select import best_of_duplicates, select, view_points, view_quality
+
+
+def cloud(count, seed=0, dimensions=4):
+    return np.random.default_rng(seed).normal(size=(count, dimensions))
+
+
+def served(points, quality, chosen):
+    """F by its definition, no shortcuts."""
+    points, quality = points.astype(np.float32), quality.astype(np.float32)
+    radius = 2.0 * np.quantile(np.linalg.norm(points - np.median(points, axis=0), axis=1), 0.95)
+    apart = np.linalg.norm(points[:, None] - points[None], axis=2)
+    worth = quality[:, None] * np.maximum(1.0 - apart / radius, 0.0)
+    return float(worth[list(chosen)].max(axis=0).mean())
+
+
+@given(st.integers(5, 40), st.integers(1, 6), st.integers(0, 1000))
+@settings(max_examples=25, deadline=None)
+def test_the_shortcut_chooses_what_plain_greedy_chooses(count, most, seed):
+    points, quality = cloud(count, seed), np.random.default_rng(seed).uniform(0.3, 1.0, count)
+    chosen = []
+    for _ in range(min(most, count)):
+        left = [i for i in range(count) if i not in chosen]
+        chosen.append(max(left, key=lambda i: served(points, quality, [*chosen, i])))
+    got = select(points, quality, most=most)
+    assert served(points, quality, got.chosen) == pytest.approx(served(points, quality, chosen), rel=1e-5)
+    assert (np.diff(got.coverage) > -1e-6).all() and got.coverage[-1] <= 1.0 + 1e-3
+
+
+def test_coverage_asks_for_as_few_as_do():
+    points, quality = cloud(200), np.ones(200)
+    got = select(points, quality, coverage=0.9)
+    assert got.coverage[-1] >= 0.9 > got.coverage[-2] and 1 < len(got.chosen) < 100
+    assert len(select(points, quality, coverage=1.0).chosen) == 200
+
+
+def test_what_is_fixed_comes_first_and_all_come_where_there_is_room():
+    points, quality = cloud(30), np.ones(30)
+    got = select(points, quality, most=5, first=np.array([7, 3]))
+    assert got.chosen[:2].tolist() == [7, 3] and len(got.chosen) == 5
+    assert sorted(select(points, quality, most=99).chosen) == list(range(30))
+
+
+def test_of_two_clusters_both_are_served_and_by_their_good_frames():
+    points = np.concatenate([cloud(20, 1) * 0.05, cloud(20, 2) * 0.05 + 5.0])
+    quality = np.full(40, 0.5)
+    quality[[4, 31]] = 1.0
+    assert set(select(points, quality, most=2).chosen.tolist()) == {4, 31}
+
+
+def test_many_frames_take_little_memory_and_time():
+    points = cloud(20_000, dimensions=23)
+    got = select(points, np.ones(20_000), most=50)
+    assert len(set(got.chosen.tolist())) == 50 and got.coverage[-1] > got.coverage[0]
+
+
+def test_views_are_as_far_apart_as_their_cameras_wherever_the_world_lies():
+    c2w, states = orbit(12), cloud(12, dimensions=256)
+    points = view_points(c2w, states)
+    moved = c2w.copy()
+    moved[:, :3, 3] = 7.0 * moved[:, :3, 3] + [3.0, -2.0, 1.0]
+    apart, apart_moved = (np.linalg.norm(p[:, None] - p[None], axis=2) for p in (points, view_points(moved, states)))
+    np.testing.assert_allclose(apart, apart_moved, atol=1e-6)
+    assert apart[0, 1] < apart[0, 2] < apart[0, 4]
+
+
+def test_frames_without_a_pose_or_state_have_a_place_all_the_same():
+    c2w, states = orbit(8), cloud(8, dimensions=256)
+    c2w[3], states[5] = np.nan, np.nan
+    assert np.isfinite(view_points(c2w, states)).all()
+    nothing = np.full((3, 4, 4), np.nan)
+    assert np.isfinite(view_points(nothing, np.full((3, 256), np.nan))).all()
+
+
+def test_quality_falls_with_doubt_blur_and_jumps():
+    c2w = orbit(10)
+    c2w[6, :3, 3] += 3.0
+    evidence = tuple({"log_sharpness_over_partners": -1.0 if i == 2 else 0.3} for i in range(10))
+    inconsistency = np.where(np.arange(10) == 4, 0.6, 0.0)
+    quality = view_quality(inconsistency, evidence, c2w)
+    assert quality[4] < quality[2] < quality[6] < quality[0] and quality.min() > 0.0
+    assert quality[0] == pytest.approx(1.0, abs=0.05)
+
+
+def test_duplicates_fold_into_the_best_of_them():
+    c2w = orbit(10)
+    c2w[4] = c2w[5]
+    c2w[8] = c2w[9]
+    embeddings = cloud(10, dimensions=384)
+    embeddings[4] = embeddings[5]  # 8 and 9 stand in one place and show different things
+    quality = np.linspace(0.5, 1.0, 10)
+    leader = best_of_duplicates(c2w, embeddings, quality, np.ones(10, dtype=bool))
+    assert leader.tolist() == [0, 1, 2, 3, 5, 5, 6, 7, 8, 9]
+    assert best_of_duplicates(c2w, embeddings, quality, np.arange(10) != 5).tolist() == list(range(10))
