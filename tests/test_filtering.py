@@ -18,11 +18,12 @@ from tiny_capture import (
 
 from mtcm_nerfstudio import decisions as decisions_file
 from mtcm_nerfstudio.filtering import FilterSettings, current_decisions, summary
+from mtcm_nerfstudio.views.load import load_views
 
 COUNT = 16
 FILES = {
     *("filtered_views.json", "filtered_images.txt", "filtered_views.csv", "pose_embeddings.npy"),
-    "suggested_poses.npy",
+    *("suggested_poses.npy", "suggested_views.csv"),
 }
 
 
@@ -196,7 +197,8 @@ def test_a_damaged_decisions_file_is_not_overwritten(capture):
 def test_the_file_holds_no_path_of_the_machine(capture, tmp_path):
     text = (run(capture).output_dir / decisions_file.FILE_NAME).read_text()
     assert str(tmp_path) not in text and set(json.loads(text)["settings"]) == {
-        *("checkpoint", "embedder", "threshold", "min_frames", "max_drop_share", "evidence", "repair", "keep_exposure")
+        *("checkpoint", "embedder", "threshold", "min_frames", "max_drop_share", "evidence", "repair", "keep_exposure"),
+        *("max_frames", "coverage", "keep_labels", "front", "suggest"),
     }
 
 
@@ -230,3 +232,74 @@ def test_it_starts_from_poses_that_are_given_and_hands_them_on(capture, tmp_path
     assert run(capture, settings).reused and not run(capture).reused
     with pytest.raises(FileNotFoundError):
         run(capture, FilterSettings(poses=tmp_path / "none.json"))
+
+
+def test_a_budget_is_kept_and_others_are_called_redundant(capture):
+    result = run(capture, FilterSettings(max_frames=8))
+    dropped = [frame for frame in result.decisions.frames if frame.reason == "redundant"]
+    assert len(result.decisions.kept) == 8 and len(dropped) == COUNT - 8
+    assert {frame.decided_by for frame in dropped} == {"rule"}
+    assert len(run(capture, FilterSettings(coverage=0.8)).decisions.kept) < COUNT
+    assert len(run(capture, FilterSettings(max_frames=COUNT + 9)).decisions.kept) == COUNT
+
+
+def test_what_a_person_keeps_counts_towards_the_budget(capture):
+    first = run(capture, FilterSettings(max_frames=8))
+    wanted = next(frame.file_path for frame in first.decisions.dropped)
+    unwanted = first.decisions.kept[0].file_path
+    decided = first.decisions.decided_by_person(wanted, kept=True).decided_by_person(unwanted, kept=False)
+    decisions_file.write(decided, first.output_dir / decisions_file.FILE_NAME)
+    again = run(capture, FilterSettings(max_frames=9)).decisions
+    kept = {frame.file_path for frame in again.kept}
+    assert len(kept) == 9 and wanted in kept and unwanted not in kept
+
+
+def test_labels_choose_and_the_front_is_the_users(capture):
+    names = [frame.file_path for frame in run(capture).decisions.frames]
+    front = run(capture, FilterSettings(front=names[5].rsplit("/", 1)[-1])).decisions
+    assert front.frames[5].label.split(", ")[0] == "front"
+    wanted = front.frames[5].label.split(", ")[0]
+    some = run(capture, FilterSettings(front=names[5], keep_labels=(wanted.upper(),), min_frames=0)).decisions
+    assert 0 < len(some.kept) < COUNT and all(wanted in (frame.label or "") for frame in some.kept)
+    assert {frame.reason for frame in some.dropped} == {"manual"}
+    with pytest.raises(ValueError, match="--keep-labels: no frame is nowhere; there are: "):
+        run(capture, FilterSettings(keep_labels=("nowhere",)))
+    with pytest.raises(ValueError, match="--front: none.jpg is not one of the frames"):
+        run(capture, FilterSettings(front="none.jpg"))
+
+
+def test_suggestions_fill_what_is_missing_and_are_exported(tmp_path):
+    c2w = orbit(24)
+    rest = [i for i in range(24) if i not in range(8, 14)]
+    folder = write_transforms(tmp_path / "holed", c2w[rest])
+    result = run(folder, FilterSettings(suggest=6))
+    suggested = result.decisions.suggested
+    places = np.array([view.transform_matrix for view in suggested])[:, :3, 3]
+    nearest = np.linalg.norm(places[:, None] - c2w[None, 8:14, :3, 3], axis=2).min(axis=0)
+    assert (nearest < 0.25 * np.linalg.norm(c2w[:, :3, 3], axis=1).mean()).mean() >= 0.8
+    known = {frame.file_path for frame in result.decisions.kept}
+    assert all(view.label and 0.0 < view.gain <= 1.0 and set(view.seen_best_by) <= known for view in suggested)
+    loaded = load_views(result.output_dir)
+    np.testing.assert_allclose(loaded.suggested_poses[:, :3, 3], places)
+    assert loaded.pose_embeddings[loaded.kept].shape == (len(known), 256)
+    assert run(folder, FilterSettings(suggest=0)).decisions.suggested == ()
+
+
+def test_exports_that_do_not_belong_together_are_refused(capture):
+    folder = run(capture).output_dir
+    np.save(folder / "pose_embeddings.npy", np.zeros((3, 256), dtype=np.float32))
+    with pytest.raises(ValueError, match=r"pose_embeddings.npy: has 3 rows, the decisions have \d+"):
+        load_views(folder)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"max_frames": 3}, "--max-frames must not be below --min-frames"),
+        ({"coverage": 0.0}, "--coverage must lie in"),
+        ({"suggest": -1}, "--suggest must not be negative"),
+    ],
+)
+def test_wishes_that_make_no_sense_are_refused(given, said):
+    with pytest.raises(ValueError, match=said):
+        FilterSettings(**given)
