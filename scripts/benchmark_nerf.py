@@ -45,6 +45,8 @@ _SHARED = Path(__file__).resolve().parents[2] / "shared" / "captures"
 _CELLS = "nerf_cells.json"
 _VERSION = "2"
 """Changes whenever the same training would come out otherwise."""
+_JOINT_VERSION = "2"
+"""The same of joint training alone."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ def _cell(benchmark: Benchmark, cells: _Cells, case: Case, method: str, plan: Pl
     checkpoint = plan.options.get("checkpoint")
     switches = {name: value for name, value in plan.options.items() if name != "checkpoint"}
     sizes = {"steps": benchmark.steps, "longest_side": benchmark.longest_side, "rays": benchmark.rays}
-    joint = [read_card(checkpoint).digest, asdict(JointSettings())] if switches.get("joint") else []
+    joint = [_JOINT_VERSION, read_card(checkpoint).digest, asdict(JointSettings())] if switches.get("joint") else []
     decided = [[f.file_path, f.kept, f.repaired_transform_matrix] for f in plan.decisions.frames]
     made_of = [_VERSION, plan.capture.parent.name, plan.capture.name, decided, switches, sizes, case.seed, joint]
     if plan.capture == case.clean:  # the same whatever faults were drawn beside it

@@ -264,7 +264,7 @@ def test_labels_choose_and_the_front_is_the_users(capture):
     assert {frame.reason for frame in some.dropped} == {"manual"}
     with pytest.raises(ValueError, match="--keep-labels: no frame is nowhere; there are: "):
         run(capture, FilterSettings(keep_labels=("nowhere",)))
-    with pytest.raises(ValueError, match="--front: none.jpg is not one of the frames"):
+    with pytest.raises(ValueError, match=r"--front: none\.jpg is not one of the frames"):
         run(capture, FilterSettings(front="none.jpg"))
 
 

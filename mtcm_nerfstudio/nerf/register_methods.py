@@ -48,7 +48,7 @@ def _slow_start(lr: float, lr_final: float) -> dict:
 
 def _joint(max_steps: int) -> dict:
     """Return the optimizers of the transformer that is trained beside a NeRF, and of its head that corrects poses."""
-    return {"mtcm": _adam(1e-4, 1e-5, max_steps), "mtcm_heads": _adam(1e-3, 1e-4, max_steps)}
+    return {"mtcm": _adam(1e-4, 1e-5, max_steps), "mtcm_corrections": _adam(1e-3, 1e-4, max_steps)}
 
 
 mtcm_nerfacto = MethodSpecification(

@@ -117,7 +117,7 @@ class JointHook:
         scaled.backward()
         if self.world_size > 1:
             self._share_gradients()
-        joint.take_up(says)
+        joint.take_up(says, heard)
         turns = turns_degrees(joint.twist)
         facts = {"weight_mean": joint.weight.mean(), "weight_min": joint.weight.min(), "turn_max": turns.max()}
         return {f"mtcm_{name}": value.detach() for name, value in {**parts, **facts}.items()}

@@ -16,7 +16,8 @@ ordinary frame costs. Costs are in units of the median frame's photometric loss,
 far the NeRF has come matters.
 
 The transformer is trained by F as a function of its own output w. Since ∂F/∂w_i holds c_i once, this is the gradient of
-the weighted photometric loss Σ w_i c_i, carried on into the transformer, beside its prior.
+the weighted photometric loss Σ w_i c_i, carried on into the transformer, beside its prior. So the NeRF is trained with
+weights near w* at once, and the transformer comes to say them by itself: amortised variational inference.
 """
 
 import torch

@@ -13,7 +13,7 @@ from mtcm_nerfstudio.consistency.checkpoint import CheckpointCard
 from mtcm_nerfstudio.consistency.losses import reconstruction_loss
 from mtcm_nerfstudio.consistency.transformer_dataset import draw_masks
 from mtcm_nerfstudio.consistency.transformer_model import MODALITIES, ConsistencyTransformer
-from mtcm_nerfstudio.nerf.joint.objective import free_energy
+from mtcm_nerfstudio.nerf.joint.objective import free_energy, optimal_logit
 from mtcm_nerfstudio.nerf.joint.photometric import FrameLosses
 from mtcm_nerfstudio.nerf.joint.reading import Reading
 from mtcm_nerfstudio.nerf.joint.results import JointResult
@@ -21,8 +21,8 @@ from mtcm_nerfstudio.nerf.joint.settings import JointSettings
 
 _SUREST = 6.0
 """Largest logit of a prior: no frame is so sure that the NeRF could not say otherwise."""
-_QUICK = 3.0
-"""Scale of the head that reconsiders verdicts: at its rate of learning a logit moves by about a half in a refresh."""
+_RIDGE = 1e-3
+"""How stiff the layer is that reconsiders verdicts, per frame (states have variance 1)."""
 _LEAST_DOUBT = 0.02
 """The same for poses: so much of its correction has the frame whose pose is surest."""
 
@@ -52,10 +52,11 @@ class FromTheNerf:
 
 
 class JointTransformer(nn.Module):
-    """The transformer, heads that reconsider its verdicts and correct poses, and what they said last.
+    """The transformer, a layer that reconsiders its verdicts, a head that corrects poses, and what they said last.
 
-    The transformer itself learns slowly, so as not to forget what it knows of other captures; the heads read its last
-    states and are new to every run, and may learn quickly.
+    The transformer itself learns slowly, so as not to forget what it knows of other captures. Until it has, a linear
+    layer on its last states, solved anew at every refresh, makes up for the difference between what it says and what
+    is best for what the NeRF says (``objective.optimal_logit``).
 
     Its words of the last refresh are buffers: they go into the NeRF's checkpoint, and whoever opens it needs neither
     the capture's images nor its matches.
@@ -67,6 +68,8 @@ class JointTransformer(nn.Module):
     """Probability, at the beginning, that a frame's pose is off: the scale of its correction. A young NeRF pulls at
     every camera, and moving those that are right costs sharpness; these hold the scene in place for the others."""
     weight: Tensor
+    reconsider: Tensor
+    """Weights of the layer on the last states that is added to the logits."""
     twist: Tensor
     refreshes: Tensor
     """How often the transformer has heard of the NeRF."""
@@ -78,9 +81,8 @@ class JointTransformer(nn.Module):
         super().__init__()
         self.transformer, self.card, self.frames, self.settings = transformer, card, frames, settings
         self.correct = nn.Linear(transformer.config.d_model, 6, bias=False)
-        self.reconsider = nn.Linear(transformer.config.d_model, 1, bias=False)
         nn.init.zeros_(self.correct.weight)
-        nn.init.zeros_(self.reconsider.weight)
+        self.register_buffer("reconsider", torch.zeros(transformer.config.d_model))
         self.register_buffer("prior", torch.full((frames,), _SUREST))
         self.register_buffer("doubt", torch.full((frames,), _LEAST_DOUBT))
         self.register_buffer("weight", torch.ones(frames))
@@ -115,8 +117,7 @@ class JointTransformer(nn.Module):
         states = reading.mean_over_windows(output.states, self.frames)
         scale = states.new_tensor([self.settings.shift_scale] * 3 + [self.settings.turn_scale] * 3)
         return Says(
-            logit=_QUICK * self.reconsider(states)[:, 0]
-            - (self.card.calibration_scale * inconsistency + self.card.calibration_offset),
+            logit=-(self.card.calibration_scale * inconsistency + self.card.calibration_offset),
             # Less their mean: a motion that all frames share would only carry the scene about.
             twist=self.correct(states - states.mean(dim=0)) * scale * self.doubt[:, None],
             pose_logit=modality[:, MODALITIES.index("pose")],
@@ -145,18 +146,19 @@ class JointTransformer(nn.Module):
         return parts
 
     @torch.no_grad()
-    def take_up(self, says: Says) -> None:
+    def take_up(self, says: Says, heard: FromTheNerf) -> None:
         """Let what the transformer says now hold until the next refresh."""
         self.refreshes += 1
         if self.settings.weights:
-            self.weight.copy_(torch.sigmoid(says.logit))
+            best = optimal_logit(self.prior, heard.cost, self.settings.boundary, self.settings.temperature)
+            self.reconsider.copy_(ridge(says.states, best.clamp(-2 * _SUREST, 2 * _SUREST) - says.logit))
+            self.weight.copy_(torch.sigmoid(says.logit + says.states @ self.reconsider))
         if self.settings.corrections:
             self.twist.copy_(says.twist)
 
     def groups(self) -> Mapping[str, list[nn.Parameter]]:
         """Return the parameters by optimizer group."""
-        heads = [*self.correct.parameters(), *self.reconsider.parameters()]
-        return {"mtcm": list(self.transformer.parameters()), "mtcm_heads": heads}
+        return {"mtcm": list(self.transformer.parameters()), "mtcm_corrections": list(self.correct.parameters())}
 
     def _reconstruction(self, step: int) -> Float[Tensor, ""]:
         """Return the masked reconstruction loss, so that the transformer does not forget what it was trained for."""
@@ -177,6 +179,13 @@ class JointTransformer(nn.Module):
         return self.reading
 
 
+def ridge(states: Float[Tensor, "frame dim"], target: Float[Tensor, " frame"]) -> Float[Tensor, " dim"]:
+    """Return the linear layer on the states that comes nearest to the target, by ridge regression."""
+    x = states.double()
+    stiff = _RIDGE * len(x) * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+    return torch.linalg.solve(x.T @ x + stiff, x.T @ target.double()).to(states)
+
+
 @torch.no_grad()
 def joint_result(joint: JointTransformer, names: tuple[str, ...], c2w: Float[np.ndarray, "frame 4 4"]) -> JointResult:
     """Sum up what a run came to.
@@ -187,9 +196,8 @@ def joint_result(joint: JointTransformer, names: tuple[str, ...], c2w: Float[np.
         c2w: their refined poses in the capture's world.
     """
     says, losses = joint.read(), joint.losses
-    weight = torch.sigmoid(says.logit) if joint.settings.weights else joint.weight
     columns = {
-        "weight": weight,
+        "weight": joint.weight,
         "prior": torch.sigmoid(joint.prior),
         "reasons": says.reason_logits,
         "loss": losses.average,
