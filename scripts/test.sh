@@ -19,6 +19,16 @@ if [ $# -gt 0 ]; then
   exec python -m pytest -n "$workers" --dist loadfile "$@"
 fi
 
+# The tests of pages want a real browser.
+if ! command -v chromium chromium-browser google-chrome >/dev/null; then
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    say "installing Chromium"
+    { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends chromium; } \
+      >>"$MTCM_VENV/setup.log" 2>&1 || true
+  fi
+  command -v chromium chromium-browser google-chrome >/dev/null || say "no Chromium: tests of pages in a browser are skipped"
+fi
+
 failed=()
 check() {
   say "$*"

@@ -116,7 +116,8 @@ class _About:
     def measure(self, c2w: Float[np.ndarray, "n 4 4"], jerk: float) -> Diversity:
         if len(c2w) < 2:
             nothing = float("nan")
-            return Diversity(len(c2w), *[nothing] * 6, (nothing,) * 3, nothing, nothing)
+            unknown = dict.fromkeys(NAMES, nothing) | {"views": len(c2w), "quartile_baselines": (nothing,) * 3}
+            return Diversity(**unknown)
         towards = self.directions(c2w)
         of_cells = _angles(self.cells, towards).min(axis=1)
         covered = of_cells <= _NEAR

@@ -82,15 +82,15 @@ def view_angles(
 ) -> ViewAngles:
     """Measure where each frame was taken from; arguments and errors are those of ``labels``."""
     posed = np.isfinite(c2w).all(axis=(1, 2))
-    real = posed if real is None else posed & real
+    says = posed if real is None else posed & real
     if front is not None and not (0 <= front < len(c2w) and posed[front]):
         raise ValueError(f"front={front}: the frame that sees the front must be one of {len(c2w)} and have a pose")
-    if not real.any():
+    if not says.any():
         nothing = np.full(len(c2w), np.nan)
         return ViewAngles(nothing, nothing, nothing)
     clean = c2w[posed].astype(np.float64)
     clean[:, :3, :3] = nearest_rotation(clean[:, :3, :3])
-    trusted = real[posed]
+    trusted = says[posed]
     trusted[trusted] = ~far_away(clean[trusted, :3, 3])
     clean[:, :3, :3] = _upright_as(clean[:, :3, :3], trusted)
     front_camera = None if front is None else clean[int(posed[:front].sum())]

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from sklearn.decomposition import PCA
 
 from mtcm_nerfstudio.capture.poses import far_away, geometric_median, nearest_rotation
@@ -213,7 +213,7 @@ def best_of_duplicates(
     unit = max(float(np.median(np.linalg.norm(placed[:, :3, 3] - middle, axis=1))), 1e-9)
     axes = nearest_rotation(placed[:, :3, :3])[:, :, 1:].reshape(len(posed), 6) / np.sqrt(2.0)
     # A turn by a moves the three axes by a·√2 together, and any two of them by a at least.
-    tree = cKDTree(np.concatenate([(placed[:, :3, 3] - middle) * (_SAME_TURN / (_SAME_PLACE * unit)), axes], axis=1))
+    tree = KDTree(np.concatenate([(placed[:, :3, 3] - middle) * (_SAME_TURN / (_SAME_PLACE * unit)), axes], axis=1))
     look = embeddings[posed] / np.linalg.norm(embeddings[posed], axis=1, keepdims=True)
     taken = np.zeros(len(posed), dtype=bool)
     for i in np.argsort(-quality[posed], kind="stable"):

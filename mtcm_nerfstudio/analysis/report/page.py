@@ -49,7 +49,10 @@ class ReportContents:
 def report_page(contents: ReportContents) -> str:
     """Return the page: one HTML file that needs no other file and no network."""
     decisions = contents.decisions
-    style, script = (files(__package__).joinpath(name).read_text("utf-8") for name in ("report.css", "report.js"))
+    style, script = (
+        files("mtcm_nerfstudio.analysis.report").joinpath(name).read_text("utf-8")
+        for name in ("report.css", "report.js")
+    )
     body = [
         _head(contents),
         _notes(contents.notes),
