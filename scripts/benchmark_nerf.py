@@ -17,23 +17,19 @@ masks hide from training, and boruszyn_kap, of which 23 frames teach it little w
 
 import hashlib
 import json
-import os
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Literal
 
 import tyro
 from decibels.cases import MIXED, SMALL, Case, make_case
+from decibels.cells import FILE_NAME, Cells, trained
 from decibels.methods import JOINT, Plan, methods
 from decibels.report import Row, pictures, report
-from decibels.training import Training
 from detection.record import command, versions
 
-from mtcm_nerfstudio import decisions as decisions_file
 from mtcm_nerfstudio.analysis.figures import save_figure
 from mtcm_nerfstudio.capture.read import read_capture
 from mtcm_nerfstudio.cli.errors import clear_errors
@@ -42,7 +38,6 @@ from mtcm_nerfstudio.decisions import write_text_atomically
 from mtcm_nerfstudio.nerf.joint.settings import JointSettings
 
 _SHARED = Path(__file__).resolve().parents[2] / "shared" / "captures"
-_CELLS = "nerf_cells.json"
 _VERSION = "2"
 """Changes whenever the same training would come out otherwise."""
 _JOINT_VERSION = "2"
@@ -91,7 +86,7 @@ class Benchmark:
 
 def run(benchmark: Benchmark) -> None:
     """Train what is not there yet; print the table and write everything."""
-    cells = _Cells(benchmark.output_dir / _CELLS)
+    cells = Cells(benchmark.output_dir / FILE_NAME)
     wanted = []
     for name in benchmark.captures:
         capture = read_capture(benchmark.folder / name)
@@ -119,23 +114,7 @@ def run(benchmark: Benchmark) -> None:
         save_figure(figure, stem.with_name(f"{stem.name}_{name}.png"))
 
 
-class _Cells:
-    """Finished trainings by what they were made of."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-
-    def get(self, key: str) -> dict[str, Any] | None:
-        return self._found.get(key)
-
-    def put(self, key: str, value: dict[str, Any]) -> None:
-        self._found[key] = value
-        lines = ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in sorted(self._found.items()))
-        write_text_atomically(self._path, "{\n" + lines + "\n}\n")
-
-
-def _cell(benchmark: Benchmark, cells: _Cells, case: Case, method: str, plan: Plan) -> Row:
+def _cell(benchmark: Benchmark, cells: Cells, case: Case, method: str, plan: Plan) -> Row:
     """Return one training's result, from the file of finished ones where it is there."""
     checkpoint = plan.options.get("checkpoint")
     switches = {name: value for name, value in plan.options.items() if name != "checkpoint"}
@@ -150,29 +129,11 @@ def _cell(benchmark: Benchmark, cells: _Cells, case: Case, method: str, plan: Pl
     if known is None:
         print(f"{case.name}, seed {case.seed}: {method}", flush=True)
         stem = None if checkpoint is None else str(Path(checkpoint).absolute())
-        known = _trained(plan, {**switches, **sizes, "seed": case.seed, "checkpoint": stem})
+        known = trained(plan.capture, plan.decisions, {**switches, **sizes, "seed": case.seed, "checkpoint": stem})
         cells.put(key, known)
     dropped = {frame.file_path for frame in plan.decisions.dropped} - case.evaluation
     repaired = {frame.file_path for frame in plan.decisions.repaired} - case.evaluation
     return Row(case.name, case.seed, method, sorted(case.spoiled), sorted(dropped), sorted(repaired), **known)
-
-
-def _trained(plan: Plan, options: dict[str, Any]) -> dict[str, Any]:
-    with TemporaryDirectory(prefix="mtcm_benchmark_") as folder:
-        decisions = Path(folder) / decisions_file.FILE_NAME
-        decisions_file.write(plan.decisions, decisions)
-        training = Training(str(plan.capture.absolute()), str(decisions), folder, **options)
-        given, result = Path(folder) / "training.json", Path(folder) / "result.json"
-        given.write_text(json.dumps(asdict(training)))
-        line = [sys.executable, "-W", "ignore", "-m", "decibels.training", str(given), str(result)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            line, cwd=Path(__file__).parent, env=environment, capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise RuntimeError(f"a training failed:\n{done.stdout[-2000:]}{done.stderr[-3000:]}")
-        found: dict[str, Any] = json.loads(result.read_text())
-        return found
 
 
 if __name__ == "__main__":

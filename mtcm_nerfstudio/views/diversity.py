@@ -39,15 +39,15 @@ class Diversity:
     """One set of views in numbers; see the module. NaN where there are too few."""
 
     views: int
-    coverage: float
-    azimuth_entropy: float
-    elevation_entropy: float
-    mean_gap_degrees: float
-    largest_gap_degrees: float
-    nearest_baseline: float
-    quartile_baselines: tuple[float, float, float]
-    effective_views: float
-    jerk: float
+    coverage: float = np.nan
+    azimuth_entropy: float = np.nan
+    elevation_entropy: float = np.nan
+    mean_gap_degrees: float = np.nan
+    largest_gap_degrees: float = np.nan
+    nearest_baseline: float = np.nan
+    quartile_baselines: tuple[float, float, float] = (np.nan, np.nan, np.nan)
+    effective_views: float = np.nan
+    jerk: float = np.nan
 
 
 NAMES = {
@@ -115,9 +115,7 @@ class _About:
 
     def measure(self, c2w: Float[np.ndarray, "n 4 4"], jerk: float) -> Diversity:
         if len(c2w) < 2:
-            nothing = float("nan")
-            unknown = dict.fromkeys(NAMES, nothing) | {"views": len(c2w), "quartile_baselines": (nothing,) * 3}
-            return Diversity(**unknown)
+            return Diversity(len(c2w))
         towards = self.directions(c2w)
         of_cells = _angles(self.cells, towards).min(axis=1)
         covered = of_cells <= _NEAR

@@ -21,8 +21,10 @@ _HALF_TURN = 150.0
 """Degrees past which the short way round is no better guess than the long one."""
 _UNLIKE = 35.0
 """Degrees: two sides of a gap that disagree by more about what lies between do not belong to one path."""
-_STEPS_BEFORE = 3
+_STEPS_BEFORE = 5
 """Steps whose middle is how a camera was moving."""
+_MOMENTUM = 0.75
+"""How much of how it was moving it keeps when it enters or leaves a gap; none would be the shortest way."""
 _CELL = 7.5
 """Degrees between places about the subject."""
 _LEVELS = 6.0
@@ -83,7 +85,7 @@ def along_the_path(views: Views, most: int) -> Poses:
         turn = Rotation.from_matrix(views.c2w[i, :3, :3]).inv() * Rotation.from_matrix(views.c2w[i + 1, :3, :3])
         if np.degrees(turn.magnitude()) < _HALF_TURN:
             count = min(round(float(step[i]) / max(usual, 1e-9)) - 1, most)
-            found.append(between(views, i, i + 1, np.arange(1, count + 1) / (count + 1.0)))
+            found.append(_through_the_gap(views, i, count))
         elif views.subject is not None:
             found.append(_going_on(views, i, most))
     return np.concatenate(found) if found else np.zeros((0, 4, 4))
@@ -99,6 +101,34 @@ def between(views: Views, i: int, j: int, share: Float[np.ndarray, " n"]) -> Pos
     first = Rotation.from_matrix(start[:3, :3])
     turn = (first.inv() * Rotation.from_matrix(end[:3, :3])).as_rotvec()
     return _placed(views, i, j, (first * Rotation.from_rotvec(turn * share[:, None])).as_matrix(), share)
+
+
+def _through_the_gap(views: Views, i: int, count: int) -> Poses:
+    """Return poses between i and i + 1, leaving and arriving as the views before and after were moving.
+
+    Turn and place (see ``between``) follow cubic Hermite curves whose ends have the median of the last and of the next
+    five steps, less a quarter of how far that is from the straight way.
+    """
+    share = np.arange(1, count + 1) / (count + 1.0)
+    leaving = share**3 - 2.0 * share**2 + share
+    arriving = share**3 - share**2
+    rotation = Rotation.from_matrix(views.c2w[:, :3, :3])
+    turns = (rotation[:-1].inv() * rotation[1:]).as_rotvec()
+    places = _as_seen(views)
+
+    def curve(straight: Float[np.ndarray, "3"], steps: Float[np.ndarray, "s 3"]) -> Float[np.ndarray, "n 3"]:
+        way = straight * (3.0 * share**2 - 2.0 * share**3)[:, None]
+        for some, weight in (
+            (steps[max(0, i - _STEPS_BEFORE) : i], leaving),
+            (steps[i + 1 :][:_STEPS_BEFORE], arriving),
+        ):
+            moving = np.median(some, axis=0) * (count + 1.0) if len(some) else straight
+            way = way + weight[:, None] * (straight + _MOMENTUM * (moving - straight))
+        return way
+
+    turn = curve((rotation[i].inv() * rotation[i + 1]).as_rotvec(), turns)
+    place = places[i] + curve(places[i + 1] - places[i], np.diff(places, axis=0))
+    return _standing(views, (rotation[i] * Rotation.from_rotvec(turn)).as_matrix(), place)
 
 
 def _going_on(views: Views, i: int, most: int) -> Poses:
@@ -126,15 +156,23 @@ def _placed(
     views: Views, i: int, j: int, rotation: Float[np.ndarray, "n 3 3"], share: Float[np.ndarray, " n"]
 ) -> Poses:
     """Put cameras of given rotations at shares of the way from view i to view j."""
+    places = _as_seen(views)
+    return _standing(views, rotation, places[i] + (places[j] - places[i]) * share[:, None])
+
+
+def _as_seen(views: Views) -> Float[np.ndarray, "view 3"]:
+    """Return where each camera stands: seen from the subject, in the camera's own axes; without one, in the world."""
+    if views.subject is None:
+        return views.c2w[:, :3, 3]
+    return np.einsum("nji,nj->ni", views.c2w[:, :3, :3], views.c2w[:, :3, 3] - views.subject.point)
+
+
+def _standing(views: Views, rotation: Float[np.ndarray, "n 3 3"], places: Float[np.ndarray, "n 3"]) -> Poses:
+    """Undo ``_as_seen`` for cameras of given rotations."""
     out = np.tile(np.eye(4), (len(rotation), 1, 1))
     out[:, :3, :3] = rotation
-    start, end = views.c2w[i], views.c2w[j]
-    if views.subject is None:
-        out[:, :3, 3] = start[:3, 3] + (end[:3, 3] - start[:3, 3]) * share[:, None]
-        return out
-    point = views.subject.point
-    seen = [one[:3, :3].T @ (one[:3, 3] - point) for one in (start, end)]  # the way to the camera, as it sees it
-    out[:, :3, 3] = point + np.einsum("nij,nj->ni", rotation, seen[0] + (seen[1] - seen[0]) * share[:, None])
+    turned = places if views.subject is None else np.einsum("nij,nj->ni", rotation, places)
+    out[:, :3, 3] = turned if views.subject is None else views.subject.point + turned
     return out
 
 

@@ -1,0 +1,1 @@
+"""Parts of scripts/benchmark_views.py: which views are chosen, and which are found missing."""
