@@ -161,7 +161,7 @@ def measure_budgets(benchmark: Benchmark) -> tuple[list[str], list[dict[str, Any
     ways = list(dict.fromkeys(row["way"] for row in rows))
     tables = []
     for budget in benchmark.budgets:
-        table = [["views chosen by", "PSNR", *benchmark.captures]]
+        table: list[list[Any]] = [["views chosen by", "PSNR", *benchmark.captures]]
         for way in ways:
             own = [row for row in rows if row["way"] == way and row["budget"] == budget]
             of = [_mean([row["psnr"] for row in own if row["capture"] == name]) for name in benchmark.captures]

@@ -1,9 +1,9 @@
 """Brings what the README shows up to date with the shipped checkpoint: the picture of the sample, with every frame's
-score and what was made of the frames with known faults, and the table of data/results/detection.md.
+score and what was made of the frames with known faults, and the tables that it takes from data/results/.
 
 Usage:
-    python scripts/make_readme_figures.py                         the sample in data/, and the table
-    python scripts/make_readme_figures.py --capture DIR --out picture.png --no-table    a picture of another capture
+    python scripts/make_readme_figures.py                         the sample in data/, and the tables
+    python scripts/make_readme_figures.py --capture DIR --out picture.png --no-tables    a picture of another capture
 """
 
 import json
@@ -28,7 +28,7 @@ from mtcm_nerfstudio.filtering import current_decisions
 _IN_WORDS = {"swap": "another frame's pose", "foreign": "from another scene", "exposure": "badly exposed"}
 _REPOSITORY = Path(__file__).resolve().parents[1]
 _DATA = _REPOSITORY / "data"
-_TABLE_BEGINS, _TABLE_ENDS = "<!-- from data/results/detection.md -->\n", "<!-- end -->"
+_TABLE = re.compile(r"<!-- from (data/results/\w+\.md) -->\n.*?<!-- end -->", flags=re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Figures:
     """A capture with a faults.json."""
     out: Path = _DATA / "results" / "sample_verdicts.png"
     """Where the picture goes."""
-    table: bool = True
-    """Copy the first table of data/results/detection.md into the README."""
+    tables: bool = True
+    """Copy the first table of each result that the README names into it."""
 
     def run(self) -> None:
         """Filter into a temporary folder, write the picture and refresh the table."""
@@ -51,9 +51,9 @@ class Figures:
         with Image.open(self.out) as drawn:
             drawn.quantize(256).save(self.out)  # a third of the size, and no difference to be seen
         print(self.out)
-        if self.table:
-            readme, results = _REPOSITORY / "README.md", _DATA / "results" / "detection.md"
-            readme.write_text(with_table(readme.read_text("utf-8"), results.read_text("utf-8")), "utf-8")
+        if self.tables:
+            readme = _REPOSITORY / "README.md"
+            readme.write_text(with_tables(readme.read_text("utf-8"), _REPOSITORY), "utf-8")
             print(readme)
 
     @property
@@ -61,13 +61,16 @@ class Figures:
         return self.capture / "faults.json"
 
 
-def with_table(readme: str, results: str) -> str:
-    """Put the first table of the results between the README's marks."""
-    table = re.search(r"(?:^\|.*\n)+", results, flags=re.MULTILINE)
-    if table is None or _TABLE_BEGINS not in readme:
-        raise ValueError("no table in data/results/detection.md, or no marks for it in README.md")
-    before, rest = readme.split(_TABLE_BEGINS, 1)
-    return before + _TABLE_BEGINS + "\n" + table[0] + "\n" + _TABLE_ENDS + rest.split(_TABLE_ENDS, 1)[1]
+def with_tables(readme: str, repository: Path) -> str:
+    """Put the first table of each result between the marks that name it."""
+
+    def filled(marks: re.Match[str]) -> str:
+        table = re.search(r"(?:^\|.*\n)+", (repository / marks[1]).read_text("utf-8"), flags=re.MULTILINE)
+        if table is None:
+            raise ValueError(f"{marks[1]}: no table for README.md")
+        return f"<!-- from {marks[1]} -->\n\n{table[0]}\n<!-- end -->"
+
+    return _TABLE.sub(filled, readme)
 
 
 def draw(capture: Path, decisions: Decisions, truth: dict[str, str]) -> Figure:

@@ -25,7 +25,7 @@ def choosers(checkpoint) -> dict[str, Chooser]:
         filtered = filter_capture(capture, FilterSettings(checkpoint=checkpoint, suggest=0), Cache(), progress=False)
         decided = filtered.decisions.frames
         kept = np.array([i for i in frames if decided[i].kept])
-        c2w = np.stack([frame.c2w for frame in capture.frames])
+        c2w = np.stack([frame.c2w for frame in capture.frames if frame.c2w is not None])
         inconsistency = np.array([frame.inconsistency for frame in decided])
         quality = view_quality(inconsistency, tuple(frame.evidence for frame in decided), c2w)
         return kept[select(view_points(c2w, filtered.states)[kept], quality[kept], most=count).chosen]
