@@ -24,7 +24,8 @@ from mtcm_nerfstudio.nerf.joint.photometric import (
 )
 from mtcm_nerfstudio.nerf.joint.reading import Reading
 from mtcm_nerfstudio.nerf.joint.settings import JointSettings
-from mtcm_nerfstudio.nerf.joint.transformer import JointTransformer
+from mtcm_nerfstudio.nerf.joint.transformer import FromTheNerf, JointTransformer, ridge
+from mtcm_nerfstudio.nerf.joint.unseen import UnseenRays, of_photos
 
 FRAMES = 7
 logits = st.lists(st.floats(-5.0, 5.0), min_size=3, max_size=3)
@@ -178,6 +179,55 @@ def test_the_slope_of_the_nerf_leads_each_frame_to_its_own_correction():
     rehearse(joint, lambda twist: (twist - wanted).square().sum(dim=1), lr=2e-3)
     assert (joint.twist - wanted).norm() < 0.3 * wanted.norm()
     assert torch.equal(joint.weight, torch.ones(FRAMES))
+
+
+def test_a_camera_whose_pose_is_sure_hardly_moves():
+    joint = small_joint(weights=False, correction_penalty=0.0, turn_scale=0.05, shift_scale=0.05)
+    joint.doubt.fill_(0.02)
+    joint.doubt[3] = 1.0
+    wanted = 0.02 * torch.randn(FRAMES, 6)
+    rehearse(joint, lambda twist: (twist - wanted).square().sum(dim=1), lr=2e-3)
+    others = torch.arange(FRAMES) != 3
+    assert (joint.twist[3] - wanted[3]).norm() < 0.3 * wanted[3].norm()
+    assert joint.twist[others].norm(dim=1).max() < 0.1 * wanted[others].norm(dim=1).mean()
+
+
+def test_doubt_is_the_transformers_own():
+    joint = small_joint()
+    doubt = torch.sigmoid(joint.read().pose_logit).clamp(min=0.02)
+    torch.testing.assert_close(joint.doubt, doubt)
+
+
+def test_a_refresh_is_enough_to_say_what_is_best():
+    joint = small_joint(corrections=False)
+    cost = torch.tensor([1.0, 1.0, 0.9, 1.0, 1.2, 9.0, 2.9])
+    with torch.no_grad():
+        joint.take_up(joint.read(), FromTheNerf(cost, torch.zeros(FRAMES, 6)))
+    wanted = torch.sigmoid(optimal_logit(joint.prior, cost, 3.0, 0.5))
+    assert (joint.weight - wanted).abs().max() < 0.05 and joint.weight[5] < 0.01
+
+
+def test_the_last_layer_is_solved_as_near_as_it_goes():
+    states, target = torch.randn(40, 8), torch.randn(40)
+    exact = torch.linalg.lstsq(states, target[:, None]).solution[:, 0]
+    torch.testing.assert_close(ridge(states, target), exact, atol=5e-3, rtol=0.0)
+    assert ridge(torch.ones(3, 8), torch.ones(3)).isfinite().all()
+
+
+def test_unseen_rays_come_from_the_suggested_cameras_and_are_compared_with_nothing():
+    rays = cameras().generate_rays(0).flatten()[:20]
+    suggested = cameras(3)
+    suggested.camera_to_worlds[:, 2, 3] = torch.tensor([10.0, 20.0, 30.0])
+    before = torch.random.get_rng_state()
+    joined = UnseenRays(suggested, share=0.25).beside(rays)
+    assert torch.equal(before, torch.random.get_rng_state()), "the NeRF's own draws stay what they are"
+    assert len(joined) == 25 and torch.equal(joined.origins[:20], rays.origins)
+    assert set(joined.origins[20:, 2].tolist()) <= {10.0, 20.0, 30.0}
+    torch.testing.assert_close(joined.directions.norm(dim=-1), torch.ones(25))
+    again = UnseenRays(suggested, share=0.25).beside(rays)
+    assert torch.equal(joined.directions, again.directions)
+    outputs = of_photos({"rgb": torch.rand(25, 3), "weights_list": [torch.rand(25, 4)]}, 20)
+    assert len(outputs["rgb"]) == 20 and len(outputs["weights_list"][0]) == 25
 
 
 def test_before_it_listens_and_after_it_stops_nothing_changes():
