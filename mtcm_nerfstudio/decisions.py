@@ -62,6 +62,9 @@ class FrameDecision:
     reason: Reason | None = None
     decided_by: DecidedBy = "model"
     label: str | None = None
+    """Where the frame was taken from, in words."""
+    words: str | None = None
+    """What its picture shows, by the likeliest of phrases that were asked for."""
     modality: ModalityScores = field(default_factory=ModalityScores)
     evidence: Mapping[str, float] = field(default_factory=dict)
     most_at_odds_with: str | None = None

@@ -19,6 +19,7 @@ from mtcm_nerfstudio.tokens.cache import Cache
 from mtcm_nerfstudio.tokens.embedders.base import EmbedderName
 from mtcm_nerfstudio.tokens.tokenise import tokens_of
 from mtcm_nerfstudio.tokens.tokens import RawFeatures, assemble_tokens
+from mtcm_nerfstudio.tokens.words import words_of
 from mtcm_nerfstudio.verdicts.imagine import imagined_poses
 from mtcm_nerfstudio.verdicts.rules import rule_out
 from mtcm_nerfstudio.verdicts.scored import repair_capture, score_capture
@@ -63,6 +64,9 @@ class FilterSettings:
     """Keep only frames whose label holds one of these words or phrases, for instance front "looking down"."""
     front: str | None = None
     """File name of the image that shows the subject's front. Default: the middle of where the cameras stand."""
+    words: tuple[str, ...] = ()
+    """Phrases, for instance "a face from the front" "the back of a head": say of each frame which of them its picture
+    goes with best. Needs the extra clip."""
     suggest: int = 8
     """Suggest at most this many poses from which the capture should have been photographed as well."""
 
@@ -200,13 +204,14 @@ def filter_capture(
         scene_points(capture) if settings.suggest else None,
         lambda some: imagined_poses(model, raw.subset(some), card.window),
     )
+    words = words_of(capture.frames, settings.words, cache, progress) if settings.words else (None,) * len(raw)
     decisions = Decisions(
         capture_digest=capture_digest(capture, cache),
         settings=settings_record(settings, card),
         checkpoint=f"{card.name} {card.digest[:16]}",
         embedder=tokenised.raw.embedder,
         threshold=threshold,
-        frames=_frame_decisions(raw.file_paths, verdicts, {**given, **repaired}, arranged),
+        frames=_frame_decisions(raw.file_paths, verdicts, {**given, **repaired}, arranged, words),
         suggested=arranged.suggested,
     )
     return Filtered(decisions, scored.scores.states)
@@ -281,6 +286,7 @@ def settings_record(settings: FilterSettings, card: CheckpointCard) -> dict[str,
         "coverage": settings.coverage,
         "keep_labels": list(settings.keep_labels),
         "front": settings.front,
+        "words": list(settings.words),
         "suggest": settings.suggest,
     }
 
@@ -309,7 +315,11 @@ def summary(result: FilterResult) -> list[str]:
 
 
 def _frame_decisions(
-    names: tuple[str, ...], verdicts: tuple[Verdict, ...], repaired: Mapping[int, Matrix], arranged: Arranged
+    names: tuple[str, ...],
+    verdicts: tuple[Verdict, ...],
+    repaired: Mapping[int, Matrix],
+    arranged: Arranged,
+    words: tuple[str | None, ...],
 ) -> tuple[FrameDecision, ...]:
     decided = (
         FrameDecision(
@@ -319,6 +329,7 @@ def _frame_decisions(
             reason=verdict.reason,
             decided_by=verdict.decided_by,
             label=arranged.labels[i],
+            words=words[i],
             modality=verdict.modality,
             evidence=verdict.evidence,
             most_at_odds_with=None if verdict.most_at_odds_with is None else names[verdict.most_at_odds_with],

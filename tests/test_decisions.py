@@ -49,7 +49,8 @@ def test_the_file_has_the_fields_of_the_contract(tmp_path):
         *("schema_version", "capture_digest", "settings", "checkpoint", "embedder", "threshold", "frames", "suggested")
     }
     assert set(record["frames"][0]) == {
-        *("file_path", "inconsistency", "kept", "reason", "decided_by", "label", "modality", "evidence"),
+        *("file_path", "inconsistency", "kept", "reason", "decided_by", "label", "words", "modality"),
+        "evidence",
         *("most_at_odds_with", "repaired_transform_matrix"),
     }
     assert [p.name for p in path.parent.iterdir()] == [d.FILE_NAME]

@@ -198,7 +198,7 @@ def test_the_file_holds_no_path_of_the_machine(capture, tmp_path):
     text = (run(capture).output_dir / decisions_file.FILE_NAME).read_text()
     assert str(tmp_path) not in text and set(json.loads(text)["settings"]) == {
         *("checkpoint", "embedder", "threshold", "min_frames", "max_drop_share", "evidence", "repair", "keep_exposure"),
-        *("max_frames", "coverage", "keep_labels", "front", "suggest"),
+        *("max_frames", "coverage", "keep_labels", "front", "suggest", "words"),
     }
 
 

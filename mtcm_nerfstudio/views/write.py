@@ -27,6 +27,7 @@ _COLUMNS = (
     "pose",
     "time",
     "label",
+    "words",
     "most_at_odds_with",
     "repaired",
 )
@@ -77,6 +78,7 @@ def _row(frame: FrameDecision) -> list[str]:
         frame.decided_by,
         *("" if score is None else f"{score:.6f}" for score in scores),
         frame.label or "",
+        frame.words or "",
         frame.most_at_odds_with or "",
         "yes" if frame.repaired_transform_matrix else "no",
     ]

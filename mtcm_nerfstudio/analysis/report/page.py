@@ -196,8 +196,8 @@ def _card(frame: FrameDecision, picture: str | None, of_name: Mapping[str, str |
         for key in _EVIDENCE
         if key in frame.evidence
     )
-    text = escape(f"{frame.file_path} {frame.label or ''}".lower())
-    label = f" · {escape(frame.label)}" if frame.label else ""
+    text = escape(f"{frame.file_path} {frame.label or ''} {frame.words or ''}".lower())
+    label = "".join(f" · {escape(word)}" for word in (frame.label, frame.words) if word)
     more = f"<details><summary>evidence</summary><dl>{numbers}</dl></details>" if numbers else ""
     return (
         f'<article id="{anchor(frame.file_path)}" class="card {verdict}" data-verdict="{verdict}" '

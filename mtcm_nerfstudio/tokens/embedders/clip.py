@@ -20,8 +20,8 @@ MODEL_VARIABLE = "MTCM_CLIP_MODEL"
 HUB_MODEL = "openai/clip-vit-base-patch32"
 CLIP_DIM = 512
 
-_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_STD = (0.26862954, 0.26130258, 0.27577711)
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 _PROJECTION_SEED = 384
 
 
@@ -75,4 +75,4 @@ def load_clip(
         raise ValueError(f"embedder clip-vit-b32: {source} has embeddings of {width} numbers, not {CLIP_DIM}")
     matrix = orthonormal_projection() if projection is None else projection.astype(np.float32)
     projected = ProjectedImageEmbedding(network, matrix).eval().to(torch_device(device))
-    return NetworkEmbedder("clip-vit-b32", projected, network.config.image_size, _MEAN, _STD, "stretch-1")
+    return NetworkEmbedder("clip-vit-b32", projected, network.config.image_size, CLIP_MEAN, CLIP_STD, "stretch-1")

@@ -9,12 +9,17 @@ from mtcm_nerfstudio.tokens.embedders.base import NetworkName
 
 
 def load_vision_network(name: NetworkName, extra: str, class_name: str, model: str, variable: str) -> Any:
-    """Load a pretrained network of ``transformers`` (typed loosely: the package may be absent).
+    """Load a pretrained network, ready for use; see ``load_pretrained``."""
+    return load_pretrained(name, extra, class_name, model, variable).eval()
+
+
+def load_pretrained(name: NetworkName, extra: str, class_name: str, model: str, variable: str) -> Any:
+    """Load a pretrained part of ``transformers`` (typed loosely: the package may be absent).
 
     Args:
         name: the backend, for messages.
         extra: this package's extra that brings ``transformers``.
-        class_name: the network's class in ``transformers``.
+        class_name: the part's class in ``transformers``.
         model: the hub's name of the network, or a local folder that ``save_pretrained`` wrote.
         variable: the environment variable that a user may set to such a folder.
 
@@ -30,12 +35,12 @@ def load_vision_network(name: NetworkName, extra: str, class_name: str, model: s
     network_class = getattr(transformers, class_name)
     try:
         # The copy on disk first: without a connection the hub is asked six times before that copy is used.
-        return network_class.from_pretrained(model, local_files_only=True).eval()
+        return network_class.from_pretrained(model, local_files_only=True)
     except (OSError, ValueError):
         pass
     try:
         # transformers reads safetensors, and where a hub has none, a pickle with weights_only=True.
-        return network_class.from_pretrained(model).eval()
+        return network_class.from_pretrained(model)
     except (OSError, ValueError) as error:
         where = "that folder holds no such network" if Path(model).is_dir() else "the model hub was not reached"
         raise ValueError(
