@@ -26,7 +26,7 @@ from mtcm_nerfstudio.verdicts.scored import repair_capture, score_capture
 from mtcm_nerfstudio.verdicts.verdict import GuardRails, Ruling, Verdict, judge
 from mtcm_nerfstudio.views.arrange import Arranged, Known, Wishes, arrange
 from mtcm_nerfstudio.views.summary import summary_lines, warnings_of
-from mtcm_nerfstudio.views.write import EMBEDDINGS, write_decision_exports, write_embeddings
+from mtcm_nerfstudio.views.write import EMBEDDINGS, write_decision_exports, write_embeddings, write_kept_poses
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def current_decisions(
     digest, record = capture_digest(posed, cache), settings_record(settings, card)
     if previous is not None and previous.is_current(digest, record) and (output_dir / EMBEDDINGS).is_file():
         if not dry_run:
-            write_decision_exports(previous, output_dir)
+            _export(previous, capture, output_dir)
         return FilterResult(previous, capture, output_dir, reused=True, warnings=warnings_of(previous, capture))
     persons = {} if previous is None else previous.by_person
     filtered = filter_capture(capture, settings, cache, progress, persons)
@@ -150,10 +150,16 @@ def current_decisions(
     if not dry_run:
         output_dir.mkdir(parents=True, exist_ok=True)
         write_embeddings(filtered.states, output_dir)
-        write_decision_exports(decisions, output_dir)
+        _export(decisions, capture, output_dir)
         # Last, so that a run that is cut short leaves no file that claims to be current.
         decisions_file.write(decisions, path)
     return FilterResult(decisions, capture, output_dir, reused=False, warnings=warnings_of(decisions, capture))
+
+
+def _export(decisions: Decisions, capture: Capture, output_dir: Path) -> None:
+    write_decision_exports(decisions, output_dir)
+    claimed = [np.full((4, 4), np.nan) if frame.c2w is None else frame.c2w for frame in capture.frames]
+    write_kept_poses(decisions, np.array(claimed, dtype=np.float64).reshape(-1, 4, 4), output_dir)
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from mtcm_nerfstudio.views.diversity import Diversity, diversity, table
 from mtcm_nerfstudio.views.labels import view_angles
 from mtcm_nerfstudio.views.look_at import seen_from_above
 from mtcm_nerfstudio.views.summary import POSE_NOT_BELIEVED
-from mtcm_nerfstudio.views.write import EMBEDDINGS, KEPT, SUGGESTED, SUGGESTED_TABLE, TABLE
+from mtcm_nerfstudio.views.write import EMBEDDINGS, KEPT, KEPT_POSES, SUGGESTED, SUGGESTED_TABLE, TABLE
 
 
 def diversity_of(result: FilterResult) -> dict[str, Diversity]:
@@ -39,7 +39,7 @@ def diversity_lines(found: Mapping[str, Diversity]) -> list[str]:
 
 def write_report(result: FilterResult, found: Mapping[str, Diversity]) -> Path:
     """Write ``report.html`` beside the decisions and return its path."""
-    names = (DECISIONS, KEPT, TABLE, SUGGESTED_TABLE, EMBEDDINGS, SUGGESTED)
+    names = (DECISIONS, KEPT, TABLE, SUGGESTED_TABLE, EMBEDDINGS, KEPT_POSES, SUGGESTED)
     contents = ReportContents(
         capture=result.capture.name,
         decisions=result.decisions,

@@ -23,7 +23,7 @@ from mtcm_nerfstudio.views.load import load_views
 COUNT = 16
 FILES = {
     *("filtered_views.json", "filtered_images.txt", "filtered_views.csv", "pose_embeddings.npy"),
-    *("suggested_poses.npy", "suggested_views.csv"),
+    *("suggested_poses.npy", "suggested_views.csv", "kept_poses.npy"),
 }
 
 
@@ -282,6 +282,7 @@ def test_suggestions_fill_what_is_missing_and_are_exported(tmp_path):
     loaded = load_views(result.output_dir)
     np.testing.assert_allclose(loaded.suggested_poses[:, :3, 3], places)
     assert loaded.pose_embeddings[loaded.kept].shape == (len(known), 256)
+    np.testing.assert_allclose(loaded.kept_poses, c2w[rest], atol=1e-6)
     assert run(folder, FilterSettings(suggest=0)).decisions.suggested == ()
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from mtcm_nerfstudio.decisions import FILE_NAME, Decisions, read
-from mtcm_nerfstudio.views.write import EMBEDDINGS, SUGGESTED
+from mtcm_nerfstudio.views.write import EMBEDDINGS, KEPT_POSES, SUGGESTED
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,11 +24,13 @@ class LoadedViews:
     kept: Bool[np.ndarray, " n"]
     pose_embeddings: Float[np.ndarray, "n 256"]
     """The transformer's state of each frame; NaN where it could not be read."""
+    kept_poses: Float[np.ndarray, "k 4 4"]
+    """Camera-to-world of the kept frames; NaN where one has none."""
     suggested_poses: Float[np.ndarray, "m 4 4"]
 
 
 def load_views(folder: Path) -> LoadedViews:
-    """Read a folder that ``ns-mtcm-filter`` or joint training wrote.
+    """Read a folder that ``ns-mtcm-filter`` wrote.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -36,13 +38,15 @@ def load_views(folder: Path) -> LoadedViews:
     """
     decisions = read(folder / FILE_NAME)
     arrays = {}
-    for name in (EMBEDDINGS, SUGGESTED):
+    rows = {EMBEDDINGS: decisions.frames, KEPT_POSES: decisions.kept, SUGGESTED: decisions.suggested}
+    for name, belonging in rows.items():
         try:
             arrays[name] = np.load(folder / name, allow_pickle=False)
         except (ValueError, EOFError) as error:
             raise ValueError(f"{folder / name}: is damaged; run ns-mtcm-filter again") from error
-    for name, count in ((EMBEDDINGS, len(decisions.frames)), (SUGGESTED, len(decisions.suggested))):
-        if len(arrays[name]) != count:
-            raise ValueError(f"{folder / name}: has {len(arrays[name])} rows, the decisions have {count}; filter again")
+        if len(arrays[name]) != len(belonging):
+            raise ValueError(
+                f"{folder / name}: has {len(arrays[name])} rows, the decisions have {len(belonging)}; filter again"
+            )
     kept = np.array([frame.kept for frame in decisions.frames], dtype=bool)
-    return LoadedViews(decisions, kept, arrays[EMBEDDINGS], arrays[SUGGESTED])
+    return LoadedViews(decisions, kept, arrays[EMBEDDINGS], arrays[KEPT_POSES], arrays[SUGGESTED])

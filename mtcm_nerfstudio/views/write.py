@@ -14,6 +14,7 @@ from mtcm_nerfstudio.decisions import Decisions, FrameDecision, write_text_atomi
 KEPT = "filtered_images.txt"
 EMBEDDINGS = "pose_embeddings.npy"
 SUGGESTED = "suggested_poses.npy"
+KEPT_POSES = "kept_poses.npy"
 TABLE = "filtered_views.csv"
 SUGGESTED_TABLE = "suggested_views.csv"
 
@@ -47,6 +48,22 @@ def write_decision_exports(decisions: Decisions, folder: Path) -> None:
 def write_embeddings(states: Float[np.ndarray, "frame 256"], folder: Path) -> None:
     """Write ``pose_embeddings.npy`` (float32), row i belonging to entry i of ``frames``; NaN where it was not read."""
     _save_atomically(folder / EMBEDDINGS, states.astype(np.float32))
+
+
+def write_kept_poses(decisions: Decisions, c2w: Float[np.ndarray, "frame 4 4"], folder: Path) -> None:
+    """Write ``kept_poses.npy``: camera-to-world of every kept frame in the capture's world, repaired where it was.
+
+    Args:
+        decisions: current ones.
+        c2w: as the capture claims, NaN where there is none, one for each of ``decisions.frames``.
+        folder: where the other files are.
+    """
+    poses = [
+        c2w[i] if frame.repaired_transform_matrix is None else np.array(frame.repaired_transform_matrix)
+        for i, frame in enumerate(decisions.frames)
+        if frame.kept
+    ]
+    _save_atomically(folder / KEPT_POSES, np.array(poses, dtype=np.float64).reshape(-1, 4, 4))
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
