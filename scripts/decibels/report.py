@@ -42,7 +42,7 @@ def report(about: Mapping[str, Any], rows: Sequence[Row]) -> str:
         "and draws. *Recovered*: (method − all frames) / (oracle drop − all frames), of the means. *Δ*: difference to "
         "all frames, pair by pair, with the 95 % interval of its mean (Student's t)."
     )
-    table = [["method", "PSNR", "SSIM", "Δ to all frames", "recovered", *captures, "s a step"]]
+    table = [["method", "PSNR", "SSIM", "Δ to all frames", "recovered", *captures]]
     for method in methods:
         own = [row for row in rows if row.method == method]
         per_capture = [_mean([row.psnr for row in own if row.capture == capture]) for capture in captures]
@@ -54,7 +54,6 @@ def report(about: Mapping[str, Any], rows: Sequence[Row]) -> str:
                 _paired(rows, method, ALL),
                 _recovered(rows, method),
                 *(f"{value:.2f}" for value in per_capture),
-                f"{_mean([row.seconds_per_step for row in own]):.3f}",
             ]
         )
     head = (
@@ -118,7 +117,8 @@ def _curves(rows: Sequence[Row]) -> Figure:
             means = [_mean([curve[str(step)] for curve in curves if str(step) in curve]) for step in steps]
             bound = method in (CLEAN, ORACLE)  # what the others are measured by
             colour = INK if bound else CATEGORIES[i % len(CATEGORIES)]
-            panel.plot(steps, means, "--" if bound else "-", color=colour, linewidth=1.3, label=method)
+            line = {CLEAN: "--", ORACLE: ":"}.get(method, "-")
+            panel.plot(steps, means, line, color=colour, linewidth=1.3, label=method)
         panel.set_xlabel("step")
         panel.set_title(capture, fontsize=9)
         plain(panel)
@@ -136,6 +136,6 @@ def _weights(rows: Sequence[Row]) -> Figure:
             faulty = name in row.spoiled and name not in row.repaired
             panel.plot(weight, y, "x" if faulty else "|", color=DROPPED if faulty else KEPT, markersize=6)
     panel.set_yticks(range(len(rows)), [f"{row.capture}, draw {row.seed}" for row in rows])
-    panel.set_xlabel("weight at the end (× faulty frames that the filter left in, | the others)")
+    panel.set_xlabel("weight at the end (× faulty and not repaired, | the others)")
     plain(panel)
     return figure
