@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,12 @@ from mtcm_nerfstudio.verdicts.rules import rule_out
 from mtcm_nerfstudio.verdicts.scored import repair_capture, score_capture
 from mtcm_nerfstudio.verdicts.verdict import GuardRails, Ruling, Verdict, judge
 from mtcm_nerfstudio.views.arrange import Arranged, Known, Wishes, arrange
+from mtcm_nerfstudio.views.poses import used_poses
 from mtcm_nerfstudio.views.summary import summary_lines, warnings_of
 from mtcm_nerfstudio.views.write import EMBEDDINGS, write_decision_exports, write_embeddings, write_kept_poses
+
+_IN_THE_DIGESTS = ("source", "identity", "poses")
+"""Settings that show in what was read, and so in the capture's digest."""
 
 
 @dataclass(frozen=True)
@@ -158,8 +162,7 @@ def current_decisions(
 
 def _export(decisions: Decisions, capture: Capture, output_dir: Path) -> None:
     write_decision_exports(decisions, output_dir)
-    claimed = [np.full((4, 4), np.nan) if frame.c2w is None else frame.c2w for frame in capture.frames]
-    write_kept_poses(decisions, np.array(claimed, dtype=np.float64).reshape(-1, 4, 4), output_dir)
+    write_kept_poses(decisions, used_poses(capture, decisions), output_dir)
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,7 +208,7 @@ def filter_capture(
     verdicts = judge(ruled, assemble_tokens(ruled.raw), scored, rules)
     raw = _at(tokenised.raw, repaired)
     arranged = arrange(
-        _known(raw, verdicts, scored.scores.states, persons or {}),
+        _known(raw, verdicts, scored.scores.states, frozenset(repaired), persons or {}),
         Wishes(settings.max_frames, settings.coverage, settings.keep_labels, settings.front, settings.suggest),
         scene_points(capture) if settings.suggest else None,
         lambda some: imagined_poses(model, raw.subset(some), card.window),
@@ -232,7 +235,11 @@ def _at(raw: RawFeatures, repaired: Mapping[int, Matrix]) -> RawFeatures:
 
 
 def _known(
-    raw: RawFeatures, verdicts: tuple[Verdict, ...], states: Float[np.ndarray, "frame 256"], persons: Mapping[str, bool]
+    raw: RawFeatures,
+    verdicts: tuple[Verdict, ...],
+    states: Float[np.ndarray, "frame 256"],
+    repaired: frozenset[int],
+    persons: Mapping[str, bool],
 ) -> Known:
     usable = np.array([verdict.reason not in UNUSABLE for verdict in verdicts], dtype=bool)
     kept = np.array([persons.get(name, verdict.kept) for name, verdict in zip(raw.file_paths, verdicts, strict=True)])
@@ -244,7 +251,10 @@ def _known(
         fixed=fixed & usable,
         states=states,
         embeddings=raw.embeddings,
-        inconsistency=np.array([verdict.inconsistency for verdict in verdicts], dtype=np.float64),
+        # A repaired frame's inconsistency is that of the pose it had.
+        inconsistency=np.array(
+            [0.0 if i in repaired else verdict.inconsistency for i, verdict in enumerate(verdicts)], dtype=np.float64
+        ),
         evidence=tuple(verdict.evidence for verdict in verdicts),
     )
 
@@ -279,22 +289,9 @@ def default_output_dir(data: Path, capture: Capture) -> Path:
 
 def settings_record(settings: FilterSettings, card: CheckpointCard) -> dict[str, Any]:
     """Return what the decisions depend on beside the capture, as plain JSON without paths."""
-    return {
-        "checkpoint": card.digest,
-        "embedder": card.embedder,
-        "threshold": settings.threshold,
-        "min_frames": settings.min_frames,
-        "max_drop_share": settings.max_drop_share,
-        "evidence": settings.evidence,
-        "repair": settings.repair,
-        "keep_exposure": settings.keep_exposure,
-        "max_frames": settings.max_frames,
-        "coverage": settings.coverage,
-        "keep_labels": list(settings.keep_labels),
-        "front": settings.front,
-        "words": list(settings.words),
-        "suggest": settings.suggest,
-    }
+    flags = {name: value for name, value in asdict(settings).items() if name not in _IN_THE_DIGESTS}
+    as_json = {name: list(value) if isinstance(value, tuple) else value for name, value in flags.items()}
+    return {**as_json, "checkpoint": card.digest, "embedder": card.embedder}
 
 
 def capture_digest(capture: Capture, cache: Cache) -> str:

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float
 
 from mtcm_nerfstudio.analysis.report.charts import Scatter
 from mtcm_nerfstudio.analysis.report.page import FILE_NAME, ReportContents, anchor, report_page, verdict_of
@@ -14,15 +13,20 @@ from mtcm_nerfstudio.filtering import FilterResult
 from mtcm_nerfstudio.views.diversity import Diversity, diversity, table
 from mtcm_nerfstudio.views.labels import view_angles
 from mtcm_nerfstudio.views.look_at import seen_from_above
-from mtcm_nerfstudio.views.summary import POSE_NOT_BELIEVED
+from mtcm_nerfstudio.views.poses import believed_poses, suggested_poses, used_poses
 from mtcm_nerfstudio.views.write import EMBEDDINGS, KEPT, KEPT_POSES, SUGGESTED, SUGGESTED_TABLE, TABLE
 
 
 def diversity_of(result: FilterResult) -> dict[str, Diversity]:
     """Measure the views of all frames, of the kept ones, and of these with the suggested ones."""
-    frames = result.decisions.frames
-    kept = np.array([frame.kept for frame in frames], dtype=bool)
-    return diversity(_poses(result), kept, _suggested(result), _believed(result))
+    decisions = result.decisions
+    kept = np.array([frame.kept for frame in decisions.frames], dtype=bool)
+    return diversity(
+        used_poses(result.capture, decisions),
+        kept,
+        suggested_poses(decisions),
+        believed_poses(decisions),
+    )
 
 
 def diversity_lines(found: Mapping[str, Diversity]) -> list[str]:
@@ -32,7 +36,11 @@ def diversity_lines(found: Mapping[str, Diversity]) -> list[str]:
         return []
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return [
-        "  " + row[0].ljust(widths[0]) + "".join("  " + cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))  # noqa: B905
+        "  "
+        + "  ".join(
+            cell.rjust(width) if i else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
         for row in rows
     ]
 
@@ -56,9 +64,9 @@ def write_report(result: FilterResult, found: Mapping[str, Diversity]) -> Path:
 
 def _scatters(result: FilterResult) -> tuple[Scatter, ...]:
     frames, suggested = result.decisions.frames, result.decisions.suggested
-    c2w = np.concatenate([_poses(result), _suggested(result)])
+    c2w = np.concatenate([used_poses(result.capture, result.decisions), suggested_poses(result.decisions)])
     real = np.isfinite(c2w).all(axis=(1, 2))
-    real[: len(frames)] &= _believed(result)
+    real[: len(frames)] &= believed_poses(result.decisions)
     real[len(frames) :] = False
     if not real.any():
         return ()
@@ -90,21 +98,3 @@ def _scatters(result: FilterResult) -> tuple[Scatter, ...]:
         equal=True,
     )
     return sphere, plan
-
-
-def _poses(result: FilterResult) -> Float[np.ndarray, "n 4 4"]:
-    """Return the poses that training uses: repaired where they were."""
-    poses = []
-    for frame, decision in zip(result.capture.frames, result.decisions.frames, strict=True):
-        pose = frame.c2w if decision.repaired_transform_matrix is None else decision.repaired_transform_matrix
-        poses.append(np.full((4, 4), np.nan) if pose is None else np.array(pose, dtype=np.float64))
-    return np.stack(poses).astype(np.float64) if poses else np.zeros((0, 4, 4))
-
-
-def _suggested(result: FilterResult) -> Float[np.ndarray, "m 4 4"]:
-    return np.array([view.transform_matrix for view in result.decisions.suggested], dtype=np.float64).reshape(-1, 4, 4)
-
-
-def _believed(result: FilterResult) -> Bool[np.ndarray, " n"]:
-    believed = (frame.kept or frame.reason not in POSE_NOT_BELIEVED for frame in result.decisions.frames)
-    return np.array(list(believed), dtype=bool)

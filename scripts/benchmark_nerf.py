@@ -25,7 +25,7 @@ from typing import Literal
 
 import tyro
 from decibels.cases import MIXED, SMALL, Case, make_case
-from decibels.cells import FILE_NAME, Cells, trained
+from decibels.cells import FILE_NAME, Cells, checkpoint_of, trained
 from decibels.methods import JOINT, Plan, methods
 from decibels.report import Row, pictures, report
 from detection.record import command, versions
@@ -33,7 +33,7 @@ from detection.record import command, versions
 from mtcm_nerfstudio.analysis.figures import save_figure
 from mtcm_nerfstudio.capture.read import read_capture
 from mtcm_nerfstudio.cli.errors import clear_errors
-from mtcm_nerfstudio.consistency.checkpoint import card_file, read_card
+from mtcm_nerfstudio.consistency.checkpoint import read_card
 from mtcm_nerfstudio.decisions import write_text_atomically
 from mtcm_nerfstudio.nerf.joint.settings import JointSettings
 
@@ -78,11 +78,6 @@ class Benchmark:
     processes: int = 2
     """Trainings at a time, each on one core."""
 
-    def checkpoint_of(self, capture: str) -> Path | None:
-        """Return the checkpoint that judges a capture; None is the shipped one."""
-        path = None if self.checkpoint is None else Path(self.checkpoint.replace("{capture}", capture))
-        return path if path is not None and card_file(path).is_file() else None
-
 
 def run(benchmark: Benchmark) -> None:
     """Train what is not there yet; print the table and write everything."""
@@ -91,7 +86,7 @@ def run(benchmark: Benchmark) -> None:
     for name in benchmark.captures:
         capture = read_capture(benchmark.folder / name)
         foreign = read_capture(benchmark.folder / benchmark.foreign)
-        known = methods(benchmark.checkpoint_of(name))
+        known = methods(checkpoint_of(benchmark.checkpoint, name))
         for seed in range(benchmark.seeds):
             kinds = MIXED if benchmark.faults == "mixed" else SMALL
             case = make_case(capture, foreign, kinds, benchmark.share, seed, benchmark.work)

@@ -27,14 +27,14 @@ import tyro
 from choosing.holes import Hole, hide, random_on_sphere, share_found
 from choosing.rivals import choosers
 from decibels.cases import Case, make_case
-from decibels.cells import FILE_NAME, Cells, trained
+from decibels.cells import FILE_NAME, Cells, checkpoint_of, trained
 from detection.record import command, versions
 from detection.tables import markdown
 
 from mtcm_nerfstudio.capture.capture import Capture
 from mtcm_nerfstudio.capture.read import read_capture
 from mtcm_nerfstudio.cli.errors import clear_errors
-from mtcm_nerfstudio.consistency.checkpoint import card_file, load_checkpoint
+from mtcm_nerfstudio.consistency.checkpoint import load_checkpoint
 from mtcm_nerfstudio.decisions import Decisions, FrameDecision, write_text_atomically
 from mtcm_nerfstudio.tokens.cache import Cache
 from mtcm_nerfstudio.tokens.tokenise import tokens_of
@@ -79,11 +79,6 @@ class Benchmark:
     processes: int = 2
     """Trainings at a time, each on one core."""
 
-    def checkpoint_of(self, capture: str) -> Path | None:
-        """Return the checkpoint for a capture; None is the shipped one."""
-        path = None if self.checkpoint is None else Path(self.checkpoint.replace("{capture}", capture))
-        return path if path is not None and card_file(path).is_file() else None
-
     @property
     def sizes(self) -> dict[str, int]:
         """The settings that a training depends on."""
@@ -112,7 +107,7 @@ def measure_holes(benchmark: Benchmark) -> tuple[list[str], list[dict[str, Any]]
     found = []
     for name in benchmark.captures:
         capture = _usable(read_capture(benchmark.folder / name))
-        model, card = load_checkpoint(benchmark.checkpoint_of(name))
+        model, card = load_checkpoint(checkpoint_of(benchmark.checkpoint, name))
         raw = tokens_of(capture, card.embedder, Cache(), progress=False).raw
         c2w = raw.c2w.astype(np.float64)
         spread = Views.of(c2w).spread
@@ -144,7 +139,7 @@ def measure_budgets(benchmark: Benchmark) -> tuple[list[str], list[dict[str, Any
     jobs = []
     for name in benchmark.captures:
         capture = _usable(read_capture(benchmark.folder / name))
-        ways = choosers(benchmark.checkpoint_of(name))
+        ways = choosers(checkpoint_of(benchmark.checkpoint, name))
         for seed in range(benchmark.seeds):
             case = make_case(capture, capture, ("pose_1",), 0.0, seed, benchmark.work)
             train = np.array([i for i, path in enumerate(case.file_paths) if path not in case.evaluation])

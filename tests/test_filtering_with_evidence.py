@@ -72,3 +72,10 @@ def test_decisions_depend_on_how_they_are_made(tmp_path, change):
     assert not current_decisions(tmp_path, progress=False).reused
     assert current_decisions(tmp_path, progress=False).reused
     assert not current_decisions(tmp_path, FilterSettings(**change), progress=False).reused
+
+
+def test_a_repaired_frame_is_not_the_first_to_go_for_a_budget(tmp_path):
+    write_corner(tmp_path, 8.0)
+    decisions = current_decisions(tmp_path, FilterSettings(max_frames=COUNT - 1), progress=False).decisions
+    assert decisions.frames[WRONG].kept and decisions.frames[WRONG].repaired_transform_matrix is not None
+    assert [frame.reason for frame in decisions.dropped] == ["redundant"]

@@ -10,7 +10,7 @@ import torch
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager, VanillaDataManagerConfig
-from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatamanagerConfig
+from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatamanager, FullImageDatamanagerConfig
 from nerfstudio.data.datamanagers.parallel_datamanager import ParallelDataManagerConfig
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes
@@ -195,7 +195,7 @@ class MTCMPipeline(VanillaPipeline):
             if test_mode == "val":
                 self.joint.begin(self._reading(card).to(torch.device(device)))
                 self._hook = JointHook(self.joint, grad_scaler, world_size)
-        self._unseen = self._unseen_rays(config.joint.unseen_rays)
+                self._unseen = self._unseen_rays(config.joint.unseen_rays)
 
     def get_train_loss_dict(self, step: int) -> tuple[Any, dict[str, Tensor], dict[str, Tensor]]:
         """Train on one batch, weighted by frame and seen by corrected cameras."""
@@ -282,10 +282,16 @@ class MTCMPipeline(VanillaPipeline):
     def _unseen_rays(self, share: float) -> UnseenRays | None:
         """Return what draws rays from the suggested views, where it is asked for and there are any."""
         outputs = getattr(self.datamanager, "train_dataparser_outputs", None)
-        cameras = None if outputs is None or not share else outputs.metadata.get(SUGGESTED_CAMERAS)
-        if share and cameras is None:
+        if outputs is None or not share:
+            return None
+        cameras = outputs.metadata.get(SUGGESTED_CAMERAS)
+        if cameras is None:
             CONSOLE.print("MTCM: no views are suggested, so --pipeline.joint.unseen-rays does nothing")
-        return None if cameras is None else UnseenRays(cameras, share)
+            return None
+        if isinstance(self.datamanager, FullImageDatamanager):
+            CONSOLE.print("MTCM: this method trains on whole images, so --pipeline.joint.unseen-rays does nothing")
+            return None
+        return UnseenRays(cameras, share)
 
     def _reading(self, card: CheckpointCard) -> Reading:
         """Read the training frames as the transformer needs them."""

@@ -33,7 +33,7 @@ def imagined_poses(model: ConsistencyTransformer, raw: RawFeatures, window: int)
     for start in range(0, len(raw), window // 2):
         part = raw.subset(np.arange(start, min(start + window // 2, len(raw))))
         if len(part) > 2:
-            found.append(_between(model, part))
+            found.append(_between(model, part, window - len(part)))
     return np.concatenate(found)
 
 
@@ -44,9 +44,9 @@ def _next_pose(model: ConsistencyTransformer, raw: RawFeatures) -> Float[np.ndar
     return tokens.capture_frame.to_world(c2w_from_pose7(pose[None].double().cpu().numpy()))
 
 
-def _between(model: ConsistencyTransformer, raw: RawFeatures) -> Float[np.ndarray, "n 4 4"]:
+def _between(model: ConsistencyTransformer, raw: RawFeatures, most: int) -> Float[np.ndarray, "n 4 4"]:
     tokens = assemble_tokens(raw)
-    rows = _with_gaps(pose7(tokens.capture_frame.to_capture(raw.c2w.astype(np.float64))))
+    rows = _with_gaps(pose7(tokens.capture_frame.to_capture(raw.c2w.astype(np.float64))), most)
     hidden = rows < 0
     if not hidden.any():
         return np.zeros((0, 4, 4))
@@ -62,15 +62,16 @@ def _between(model: ConsistencyTransformer, raw: RawFeatures) -> Float[np.ndarra
     return tokens.capture_frame.to_world(c2w_from_pose7(pose))
 
 
-def _with_gaps(pose: Float[np.ndarray, "n 7"]) -> Int[np.ndarray, " m"]:
-    """Return the row of each frame, with as many −1 in every jump of the path as frames would fit there."""
+def _with_gaps(pose: Float[np.ndarray, "n 7"], most: int) -> Int[np.ndarray, " m"]:
+    """Return the row of each frame, with as many −1 in every jump of the path as frames would fit, ``most`` in all."""
     turn = 2.0 * np.arccos(np.clip(np.abs((pose[1:, 3:] * pose[:-1, 3:]).sum(axis=1)), 0.0, 1.0))
     step = np.hypot(np.linalg.norm(np.diff(pose[:, :3], axis=0), axis=1), turn)
     usual = max(float(np.median(step)), 1e-9)
     rows = [0]
     for i, size in enumerate(step):
-        room = min(round(float(size) / usual) - 1, _MOST_BETWEEN) if size > _JUMP * usual else 0
+        room = min(round(float(size) / usual) - 1, _MOST_BETWEEN, most) if size > _JUMP * usual else 0
         rows += [-1] * room + [i + 1]
+        most -= room
     return np.array(rows)
 
 

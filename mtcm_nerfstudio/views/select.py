@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.spatial import KDTree
 from sklearn.decomposition import PCA
 
-from mtcm_nerfstudio.capture.poses import far_away, geometric_median, nearest_rotation
+from mtcm_nerfstudio.capture.poses import capture_frame, far_away, nearest_rotation
 
 _LEARNED_DIMENSIONS = 16
 _LEARNED_WEIGHT, _TIME_WEIGHT = 0.35, 0.15
@@ -152,10 +152,9 @@ def view_points(
     if near.sum() > 1:
         position, sight = np.zeros((len(c2w), 3)), np.zeros((len(c2w), 3))
         placed = c2w[near].astype(np.float64)
-        middle = geometric_median(placed[:, :3, 3])
-        unit = max(float(np.median(np.linalg.norm(placed[:, :3, 3] - middle, axis=1))), 1e-9)
-        position[near] = (placed[:, :3, 3] - middle) / unit
-        sight[near] = -nearest_rotation(placed[:, :3, :3])[:, :, 2]
+        own = capture_frame(placed).to_capture(placed)
+        position[near] = own[:, :3, 3]
+        sight[near] = -nearest_rotation(own[:, :3, :3])[:, :, 2]
         sight[~near] = sight[near].mean(axis=0)
         parts += [position, sight]
     read = np.isfinite(states).all(axis=1)
@@ -209,11 +208,10 @@ def best_of_duplicates(
     if len(posed) < 2:
         return leader
     placed = c2w[posed].astype(np.float64)
-    middle = geometric_median(placed[:, :3, 3])
-    unit = max(float(np.median(np.linalg.norm(placed[:, :3, 3] - middle, axis=1))), 1e-9)
-    axes = nearest_rotation(placed[:, :3, :3])[:, :, 1:].reshape(len(posed), 6) / np.sqrt(2.0)
+    own = capture_frame(placed).to_capture(placed)
+    axes = nearest_rotation(own[:, :3, :3])[:, :, 1:].reshape(len(posed), 6) / np.sqrt(2.0)
     # A turn by a moves the three axes by a·√2 together, and any two of them by a at least.
-    tree = KDTree(np.concatenate([(placed[:, :3, 3] - middle) * (_SAME_TURN / (_SAME_PLACE * unit)), axes], axis=1))
+    tree = KDTree(np.concatenate([own[:, :3, 3] * (_SAME_TURN / _SAME_PLACE), axes], axis=1))
     look = embeddings[posed] / np.linalg.norm(embeddings[posed], axis=1, keepdims=True)
     taken = np.zeros(len(posed), dtype=bool)
     for i in np.argsort(-quality[posed], kind="stable"):

@@ -8,9 +8,7 @@ import numpy as np
 from mtcm_nerfstudio.capture.capture import Capture
 from mtcm_nerfstudio.decisions import Decisions, FrameDecision
 from mtcm_nerfstudio.views.coverage import holes
-
-POSE_NOT_BELIEVED = ("pose", "foreign", "invalid pose")
-"""Reasons of frames that were not where they claim to be."""
+from mtcm_nerfstudio.views.poses import believed_poses, used_poses
 
 
 def summary_lines(name: str, decisions: Decisions, notes: Sequence[str] = (), reused: bool = False) -> list[str]:
@@ -58,10 +56,8 @@ def warnings_of(decisions: Decisions, capture: Capture) -> tuple[str, ...]:
             f"{decisions.settings.get('min_frames', 0)} frames and {share:.0%} of them: {_named(spared)}. "
             "Look at the capture."
         )
-    poses = [np.full((4, 4), np.nan) if frame.c2w is None else frame.c2w for frame in capture.frames]
     kept = np.array([frame.kept for frame in decisions.frames])
-    believed = np.array([frame.reason not in POSE_NOT_BELIEVED for frame in decisions.frames])
-    for hole in holes(np.stack(poses).astype(np.float64), kept, believed):
+    for hole in holes(used_poses(capture, decisions), kept, believed_poses(decisions)):
         span = names[hole.first] if hole.first == hole.last else f"{names[hole.first]} to {names[hole.last]}"
         out.append(
             f"Without {span} a part of the subject is seen from far off only: the nearest kept frame looks "

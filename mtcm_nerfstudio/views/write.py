@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mtcm_nerfstudio.decisions import Decisions, FrameDecision, write_text_atomically
+from mtcm_nerfstudio.views.poses import suggested_poses
 
 KEPT = "filtered_images.txt"
 EMBEDDINGS = "pose_embeddings.npy"
@@ -41,8 +42,7 @@ def write_decision_exports(decisions: Decisions, folder: Path) -> None:
     write_text_atomically(folder / KEPT, "".join(f"{frame.file_path}\n" for frame in decisions.kept))
     write_text_atomically(folder / TABLE, _table(_COLUMNS, [_row(frame) for frame in decisions.frames]))
     write_text_atomically(folder / SUGGESTED_TABLE, _table(_SUGGESTED_COLUMNS, _suggested_rows(decisions)))
-    poses = np.array([view.transform_matrix for view in decisions.suggested], dtype=np.float64).reshape(-1, 4, 4)
-    _save_atomically(folder / SUGGESTED, poses)
+    _save_atomically(folder / SUGGESTED, suggested_poses(decisions))
 
 
 def write_embeddings(states: Float[np.ndarray, "frame 256"], folder: Path) -> None:
@@ -55,15 +55,11 @@ def write_kept_poses(decisions: Decisions, c2w: Float[np.ndarray, "frame 4 4"], 
 
     Args:
         decisions: current ones.
-        c2w: as the capture claims, NaN where there is none, one for each of ``decisions.frames``.
+        c2w: that training uses, NaN where there is none, one for each of ``decisions.frames``.
         folder: where the other files are.
     """
-    poses = [
-        c2w[i] if frame.repaired_transform_matrix is None else np.array(frame.repaired_transform_matrix)
-        for i, frame in enumerate(decisions.frames)
-        if frame.kept
-    ]
-    _save_atomically(folder / KEPT_POSES, np.array(poses, dtype=np.float64).reshape(-1, 4, 4))
+    kept = np.array([frame.kept for frame in decisions.frames], dtype=bool)
+    _save_atomically(folder / KEPT_POSES, c2w[kept])
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

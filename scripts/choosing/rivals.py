@@ -1,6 +1,8 @@
 """How others choose a few views out of many."""
 
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 from detection.quality import laplacian_variance
@@ -9,8 +11,7 @@ from jaxtyping import Float, Int
 from mtcm_nerfstudio.capture.capture import Capture
 from mtcm_nerfstudio.capture.images import read_rgb
 from mtcm_nerfstudio.capture.poses import geometric_median
-from mtcm_nerfstudio.consistency.checkpoint import load_checkpoint
-from mtcm_nerfstudio.filtering import FilterSettings, filter_capture
+from mtcm_nerfstudio.filtering import Filtered, FilterSettings, filter_capture
 from mtcm_nerfstudio.tokens.cache import Cache
 from mtcm_nerfstudio.views.select import select, view_points, view_quality
 
@@ -18,11 +19,19 @@ Chooser = Callable[[Capture, Int[np.ndarray, " n"], int, int], Int[np.ndarray, "
 """From a capture, the frames that may be chosen, how many, and a seed, to the chosen frames."""
 
 
-def choosers(checkpoint) -> dict[str, Chooser]:
-    """Return every way of choosing by name; MTCM's comes first."""
+def choosers(checkpoint: Path | None) -> dict[str, Chooser]:
+    """Return every way of choosing by name; MTCM's comes first.
+
+    Args:
+        checkpoint: of MTCM's transformer; None is the shipped one.
+    """
+
+    @cache
+    def filtered_of(capture: Capture) -> Filtered:
+        return filter_capture(capture, FilterSettings(checkpoint=checkpoint, suggest=0), Cache(), progress=False)
 
     def mtcm(capture: Capture, frames: Int[np.ndarray, " n"], count: int, seed: int) -> Int[np.ndarray, " k"]:
-        filtered = filter_capture(capture, FilterSettings(checkpoint=checkpoint, suggest=0), Cache(), progress=False)
+        filtered = filtered_of(capture)
         decided = filtered.decisions.frames
         kept = np.array([i for i in frames if decided[i].kept])
         c2w = np.stack([frame.c2w for frame in capture.frames if frame.c2w is not None])
@@ -30,7 +39,6 @@ def choosers(checkpoint) -> dict[str, Chooser]:
         quality = view_quality(inconsistency, tuple(frame.evidence for frame in decided), c2w)
         return kept[select(view_points(c2w, filtered.states)[kept], quality[kept], most=count).chosen]
 
-    load_checkpoint(checkpoint)
     return {"MTCM": mtcm, "random": _random, "stride": _stride, "farthest view": _farthest, "sharpest": _sharpest}
 
 

@@ -11,9 +11,16 @@ from typing import Any
 
 from decibels.training import Training
 from mtcm_nerfstudio import decisions as decisions_file
+from mtcm_nerfstudio.consistency.checkpoint import card_file
 from mtcm_nerfstudio.decisions import Decisions, write_text_atomically
 
 FILE_NAME = "nerf_cells.json"
+
+
+def checkpoint_of(pattern: str | None, capture: str) -> Path | None:
+    """Return the checkpoint that judges a capture, {capture} in its path being the name; None is the shipped one."""
+    path = None if pattern is None else Path(pattern.replace("{capture}", capture))
+    return path if path is not None and card_file(path).is_file() else None
 
 
 class Cells:

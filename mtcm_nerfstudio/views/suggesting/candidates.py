@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
-from mtcm_nerfstudio.capture.poses import geometric_median, nearest_rotation
+from mtcm_nerfstudio.capture.poses import capture_frame, nearest_rotation
 from mtcm_nerfstudio.views.look_at import Subject, angle_between, find_subject, upright
 
 Poses = Float[np.ndarray, "n 4 4"]
@@ -55,8 +55,7 @@ class Views:
         clean[:, :3, :3] = nearest_rotation(clean[:, :3, :3])
         standing = clean.copy()
         standing[:, :3, :3] = upright(clean[:, :3, :3])
-        away = np.linalg.norm(clean[:, :3, 3] - geometric_median(clean[:, :3, 3]), axis=1)
-        return Views(clean, find_subject(standing), max(float(np.median(away)), 1e-9))
+        return Views(clean, find_subject(standing), capture_frame(clean).unit)
 
     def coordinates(self, c2w: Poses) -> Float[np.ndarray, "n 12"]:
         """Return points that are as far apart as views are: root of squares of shift in spreads and turn in radians.
