@@ -94,7 +94,7 @@ mtcm_splatfacto = MethodSpecification(
             datamanager=MTCMFullImageDataManagerConfig(
                 cache_images_type="uint8", parser=StockFlags(load_3D_points=True)
             ),
-            joint=JointSettings(start=3000, every=100),
+            joint=JointSettings(start=3000, every=100, poses_every=1),  # a step sees one frame
             model=MTCMSplatfactoModelConfig(),
         ),
         optimizers={

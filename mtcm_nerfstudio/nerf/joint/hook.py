@@ -49,7 +49,7 @@ class JointHook:
         logged = self._refresh(step) if self.settings.refreshes(step) else {}
         if logged or self._twist is None:
             self._twist = self.joint.twist.detach().clone()
-        self._twist.requires_grad_(self.settings.corrections and self.settings.listens(step))
+        self._twist.requires_grad_(self.settings.hears_of_poses(step))
         self._scale = 1.0 if self.grad_scaler is None else float(self.grad_scaler.get_scale())
         return logged
 

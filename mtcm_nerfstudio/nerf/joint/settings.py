@@ -14,6 +14,9 @@ class JointSettings:
     """Step at which the transformer begins to listen: before it, the NeRF knows too little to disagree."""
     every: int = 20
     """Steps from one refresh of weights and corrections to the next."""
+    poses_every: int = 4
+    """Steps from one at which poses hear of the loss to the next: gradients by rays make a step half as long again.
+    They hear of one step before each refresh at least."""
     stop: int | None = None
     """Step from which weights and corrections stay as they are. None: never."""
     weights: bool = True
@@ -50,7 +53,7 @@ class JointSettings:
         for name in ("start", "reconstruction", "correction_penalty", "unseen_rays"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        for name in ("every", "temperature", "boundary", "turn_scale", "shift_scale"):
+        for name in ("every", "poses_every", "temperature", "boundary", "turn_scale", "shift_scale"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         for name in ("memory", "mask_ratio"):
@@ -60,6 +63,10 @@ class JointSettings:
     def refreshes(self, step: int) -> bool:
         """Tell whether weights and corrections are refreshed at a step."""
         return self.listens(step) and (step - self.start) % self.every == 0
+
+    def hears_of_poses(self, step: int) -> bool:
+        """Tell whether the gradient by poses is computed at a step."""
+        return self.corrections and self.listens(step) and (step - self.start) % min(self.poses_every, self.every) == 0
 
     def listens(self, step: int) -> bool:
         """Tell whether the transformer is being trained at a step."""
