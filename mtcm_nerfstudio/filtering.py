@@ -146,7 +146,7 @@ def current_decisions(
     digest, record = capture_digest(posed, cache), settings_record(settings, card)
     if previous is not None and previous.is_current(digest, record) and (output_dir / EMBEDDINGS).is_file():
         if not dry_run:
-            _export(previous, capture, output_dir)
+            write_exports(previous, capture, output_dir)
         return FilterResult(previous, capture, output_dir, reused=True, warnings=warnings_of(previous, capture))
     persons = {} if previous is None else previous.by_person
     filtered = filter_capture(capture, settings, cache, progress, persons)
@@ -154,13 +154,14 @@ def current_decisions(
     if not dry_run:
         output_dir.mkdir(parents=True, exist_ok=True)
         write_embeddings(filtered.states, output_dir)
-        _export(decisions, capture, output_dir)
+        write_exports(decisions, capture, output_dir)
         # Last, so that a run that is cut short leaves no file that claims to be current.
         decisions_file.write(decisions, path)
     return FilterResult(decisions, capture, output_dir, reused=False, warnings=warnings_of(decisions, capture))
 
 
-def _export(decisions: Decisions, capture: Capture, output_dir: Path) -> None:
+def write_exports(decisions: Decisions, capture: Capture, output_dir: Path) -> None:
+    """Write what follows from the decisions into the files beside them."""
     write_decision_exports(decisions, output_dir)
     write_kept_poses(decisions, used_poses(capture, decisions), output_dir)
 

@@ -1,0 +1,73 @@
+"""Colours and signs that people who see colours differently can tell apart.
+
+Verdicts have the colours of Okabe and Ito (2008), and a shape and a sign of their own besides; numbers go from dark
+blue to yellow (cividis: Nuñez, Anderton and Renslow, 2018).
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from mtcm_nerfstudio.viewer.session import State
+
+Rgb = tuple[int, int, int]
+ColourBy = Literal["verdict", "inconsistency", "time", "label", "weight", "residual"]
+
+VERDICTS: dict[str, Rgb] = {
+    "kept": (0, 158, 115),
+    "repaired": (240, 228, 66),
+    "dropped": (213, 94, 0),
+    "suggested": (86, 180, 233),
+}
+SIGNS = {"kept": "●", "repaired": "■", "dropped": "✕", "suggested": "▲"}
+UNKNOWN: Rgb = (140, 140, 140)
+
+_SHADES = 12
+"""Steps between the least and the most: frames of one step are drawn together."""
+_CIVIDIS: tuple[Rgb, ...] = (
+    (0, 34, 78), (0, 50, 110), (43, 68, 108), (71, 86, 108), (94, 104, 112), (115, 122, 119),
+    (137, 140, 120), (160, 159, 116), (184, 179, 107), (209, 200, 93), (233, 221, 74), (254, 232, 56),
+)  # fmt: skip
+_KINDS: tuple[Rgb, ...] = (
+    (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167),
+    (153, 153, 153),
+)  # fmt: skip
+
+
+def colours_of(state: State, by: ColourBy) -> tuple[Rgb, ...]:
+    """Return every frame's colour."""
+    frames = state.decisions.frames
+    if by == "verdict":
+        return tuple(VERDICTS[verdict] for verdict in state.verdicts)
+    if by == "label":
+        return kinds_of([(frame.label or "").split(",")[0] for frame in frames])
+    if by == "time":
+        return shades_of(np.arange(len(frames), dtype=np.float64))
+    if by == "inconsistency":
+        return shades_of(np.array([frame.inconsistency for frame in frames]), 0.0, 1.0)
+    values = state.live.get(by)
+    if values is None:
+        return (UNKNOWN,) * len(frames)
+    return shades_of(values, 0.0, 1.0) if by == "weight" else shades_of(values)
+
+
+def shades_of(
+    values: Float[np.ndarray, " n"], least: float | None = None, most: float | None = None
+) -> tuple[Rgb, ...]:
+    """Return a shade for each number, between the given ends or their own; grey for NaN."""
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return (UNKNOWN,) * len(values)
+    low = float(known.min()) if least is None else least
+    high = float(known.max()) if most is None else most
+    share = np.nan_to_num((values - low) / max(high - low, 1e-12))
+    steps = np.clip((share * _SHADES).astype(int), 0, _SHADES - 1).tolist()
+    return tuple(_CIVIDIS[s] if np.isfinite(v) else UNKNOWN for s, v in zip(steps, values, strict=True))
+
+
+def kinds_of(words: Sequence[str]) -> tuple[Rgb, ...]:
+    """Return a colour for each word, in alphabetic order; the empty word is grey."""
+    order = {word: i for i, word in enumerate(sorted({word for word in words if word}))}
+    return tuple(_KINDS[order[word] % len(_KINDS)] if word else UNKNOWN for word in words)

@@ -1,0 +1,163 @@
+"""The panel beside the scene: what is shown, how it is coloured, and the frame looked at with its buttons."""
+
+from base64 import b64encode
+from collections import Counter
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from mtcm_nerfstudio.viewer.colours import SIGNS, VERDICTS
+from mtcm_nerfstudio.viewer.pictures import Pictures
+from mtcm_nerfstudio.viewer.scene import Look
+from mtcm_nerfstudio.viewer.session import Session, State
+
+_ALWAYS = ("verdict", "inconsistency", "time", "label")
+_SIDE = 360
+
+
+class Panel:
+    """Owns the controls; what people do with them goes to the session, or changes how things look."""
+
+    def __init__(
+        self,
+        gui: Any,
+        session: Session,
+        pictures: Pictures,
+        on_look: Callable[[], None],
+        on_go: Callable[[Any], None],
+        table: str | None,
+        frame: bool,
+    ) -> None:
+        """Build the controls.
+
+        Args:
+            gui: viser's, inside whatever container they go to.
+            session: that they speak to.
+            pictures: of the frames.
+            on_look: called when something is to be drawn otherwise.
+            on_go: called with a page's handle that is to fly to the frame looked at (None: every page).
+            table: address of the page with the table, where there is one.
+            frame: whether the frame looked at is unfolded at the beginning.
+        """
+        self._session, self._pictures, self._on_look = session, pictures, on_look
+        state = session.state
+        self._counts = gui.add_markdown(counts(state))
+        self._threshold = gui.add_slider("Threshold", 0.0, 1.0, 0.01, round(state.threshold, 2))
+        self._trial = gui.add_markdown("")
+        self._colour = gui.add_dropdown("Colour by", _colourings(state), initial_value="verdict")
+        with gui.add_folder("Show"):
+            self._groups = {name: gui.add_checkbox(f"{SIGNS[name]} {name}", True) for name in VERDICTS}
+            self._images = gui.add_checkbox("pictures", True)
+            self._names = gui.add_checkbox("names", False)
+            self._points = gui.add_checkbox("points", True)
+        with gui.add_folder("Frame", expand_by_default=frame):
+            self._frame = gui.add_markdown(about(state, pictures), image_root=Path())
+            self._buttons(gui, on_go)
+            self._message = gui.add_markdown("")
+        if table is not None:
+            gui.add_markdown(f"[All frames in a table]({table})")
+        self._threshold.on_update(lambda _: session.try_threshold(self._chosen_threshold()))
+        for handle in (*self._groups.values(), self._images, self._names, self._points, self._colour):
+            handle.on_update(lambda _: on_look())
+
+    def _buttons(self, gui: Any, on_go: Callable[[Any], None]) -> None:
+        session = self._session
+        decide = gui.add_button_group("Decide", ("Keep", "Drop", "Undo"))
+        move = gui.add_button_group("Look at", ("Next worst", "Previous", "Go there"))
+        actions = {
+            "Keep": lambda event: session.decide(True),
+            "Drop": lambda event: session.decide(False),
+            "Undo": lambda event: session.undo(),
+            "Next worst": lambda event: session.step(1),
+            "Previous": lambda event: session.step(-1),
+            "Go there": lambda event: on_go(event.client),
+        }
+        for group in (decide, move):
+            group.on_click(lambda event: actions[event.target.value](event))
+
+    @property
+    def look(self) -> Look:
+        """What is to be drawn, and how."""
+        groups = frozenset(name for name, handle in self._groups.items() if handle.value)
+        return Look(groups, self._colour.value, self._points.value, self._images.value, self._names.value)
+
+    def draw(self, state: State) -> None:
+        """Bring what is written in step with a state."""
+        _write(self._counts, counts(state))
+        _write(self._trial, trial(state))
+        _write(self._frame, about(state, self._pictures))
+        _write(self._message, state.message)
+        if abs(self._chosen_threshold() - state.threshold) > 1e-9:
+            self._threshold.value = round(state.threshold, 2)
+        if tuple(self._colour.options) != _colourings(state):
+            self._colour.options = _colourings(state)
+
+    def _chosen_threshold(self) -> float:
+        """Return what the slider says; where it stands at the decisions' own threshold, exactly that."""
+        own = self._session.state.decisions.threshold
+        return own if self._threshold.value == round(own, 2) else float(self._threshold.value)
+
+
+def counts(state: State) -> str:
+    """Return how many frames have which verdict."""
+    found = Counter(state.verdicts)
+    parts = [f"{SIGNS[name]} {found[name]} {name}" for name in ("kept", "repaired", "dropped")]
+    return "**" + " · ".join([*parts, f"{SIGNS['suggested']} {len(state.decisions.suggested)} suggested"]) + "**"
+
+
+def trial(state: State) -> str:
+    """Say what a threshold that is tried out is good for."""
+    if not state.is_trial:
+        return ""
+    return f"Tried out, not written. To decide so: `ns-mtcm-filter --threshold {state.threshold:.2f}`"
+
+
+def about(state: State, pictures: Pictures) -> str:
+    """Describe the frame looked at: pictures, why, and the numbers behind it."""
+    frame = state.frame
+    if frame is None or state.selected is None:
+        return "Click a camera, or *Next worst*."
+    names = {one.file_path: i for i, one in enumerate(state.decisions.frames)}
+    other = names.get(frame.most_at_odds_with or "")
+    verdict = state.verdicts[state.selected]
+    why = f": {frame.reason}" if frame.reason else ""
+    lines = [
+        f"**{_plain(frame.file_path)}**",
+        "",
+        f"{SIGNS[verdict]} {verdict}{why} (decided by {frame.decided_by})",
+        "",
+        _image(pictures, state.selected),
+    ]
+    if other is not None:
+        lines += [
+            "",
+            f"most at odds with {_plain(state.decisions.frames[other].file_path)}",
+            "",
+            _image(pictures, other),
+        ]
+    rows = [("inconsistency", frame.inconsistency), *vars(frame.modality).items()]
+    rows += [(name, float(values[state.selected])) for name, values in state.live.items()]
+    numbers = " · ".join(f"{name} {value:.2f}" for name, value in rows if value is not None and value == value)
+    return "\n".join([*lines, "", numbers, "", _plain(frame.label or "")])
+
+
+def _colourings(state: State) -> tuple[str, ...]:
+    return (*_ALWAYS, *(name for name in ("weight", "residual") if name in state.live))
+
+
+def _image(pictures: Pictures, index: int) -> str:
+    data = pictures.jpeg(index, _SIDE)
+    if data is None:
+        return "*(the image cannot be read)*"
+    return f"![frame](data:image/jpeg;base64,{b64encode(data).decode('ascii')})"
+
+
+def _plain(text: str) -> str:
+    """Return text as Markdown that says just that."""
+    return "".join(f"\\{c}" if c in "\\`*_{}[]()#+-.!|<>~" else c for c in escape(text, quote=False))
+
+
+def _write(handle: Any, text: str) -> None:
+    if handle.content != text:
+        handle.content = text

@@ -1,0 +1,197 @@
+"""The scene on viser: cameras in their verdicts' colours, pictures of those near by, the points.
+
+All cameras are drawn in batches: frames of similar inconsistency share a batch, and within it those of one verdict and
+colour share a mesh. A threshold that moves changes the frames between its old and its new place and no others, so of
+five thousand cameras a few meshes are sent anew. A click is a ray, and ``frusta.picked`` says which camera it met.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from mtcm_nerfstudio.capture.poses import wxyz_from_matrix
+from mtcm_nerfstudio.viewer.colours import SIGNS, VERDICTS, ColourBy, Rgb, colours_of
+from mtcm_nerfstudio.viewer.frusta import Mesh, frusta, picked, segments
+from mtcm_nerfstudio.viewer.pictures import Pictures
+from mtcm_nerfstudio.viewer.session import State, worst_first
+from mtcm_nerfstudio.viewer.shown import Shown
+
+_BATCH = 128
+_FILLED = 1500
+"""Frames up to which frusta are filled with a veil of their colour besides their outlines."""
+_ROOT = "/mtcm"
+_CHOSEN: Rgb = (204, 121, 167)
+_OPENCV = np.diag([1.0, -1.0, -1.0])
+
+
+@dataclass(frozen=True)
+class Look:
+    """What somebody wants to see."""
+
+    groups: frozenset[str] = frozenset(VERDICTS)
+    """Verdicts, and "suggested"."""
+    colour_by: ColourBy = "verdict"
+    points: bool = True
+    pictures: bool = True
+    """On the cameras near to whoever looks."""
+    names: bool = False
+    """The same, and on suggested views."""
+
+
+class Scene:
+    """Owns the nodes that show a capture on one viser server."""
+
+    def __init__(self, server: Any, shown: Shown, pictures: Pictures, on_pick: Callable[[int], None]) -> None:
+        """Draw what does not change.
+
+        Args:
+            server: viser's.
+            shown: the capture.
+            pictures: of its frames.
+            on_pick: called with the index of a frame that somebody clicked.
+        """
+        self._api, self._shown, self._pictures, self._on_pick = server.scene, shown, pictures, on_pick
+        self._drawn: dict[str, tuple[Any, list[Any]]] = {}
+        self._poses = shown.claimed()
+        self._points = None
+        if shown.points is not None and len(shown.points):
+            self._points = self._api.add_point_cloud(
+                f"{_ROOT}/points",
+                points=shown.points.astype(np.float32),
+                colors=(150, 150, 150),
+                point_size=shown.size / 25,
+                point_shape="circle",
+            )
+
+    @property
+    def poses(self) -> Float[np.ndarray, "frame 4 4"]:
+        """Where the frames stand in what is drawn now."""
+        return self._poses
+
+    def draw(self, state: State, look: Look) -> None:
+        """Bring what is drawn in step with a state."""
+        self._poses = self._shown.used(state.decisions)
+        if self._points is not None:
+            self._points.visible = look.points
+        wanted = {
+            **self._batches(state, look),
+            **self._suggestions(state, look),
+            **self._moves(state, look),
+            **self._chosen(state),
+        }
+        for name in [name for name in self._drawn if name not in wanted]:
+            self._remove(name)
+        for name, (content, add) in wanted.items():
+            if name not in self._drawn or self._drawn[name][0] != content:
+                self._remove(name)
+                self._drawn[name] = (content, add(name))
+
+    def visible(self, state: State, look: Look) -> np.ndarray:
+        """Tell which frames are drawn."""
+        asked = np.array([verdict in look.groups for verdict in state.verdicts], dtype=bool)
+        return asked & np.isfinite(self._poses).all(axis=(1, 2))
+
+    def _remove(self, name: str) -> None:
+        for handle in self._drawn.pop(name, (None, []))[1]:
+            handle.remove()
+
+    def _batches(self, state: State, look: Look) -> dict[str, tuple[Any, Callable[[str], list[Any]]]]:
+        visible, colours = self.visible(state, look), colours_of(state, look.colour_by)
+        repaired = [frame.repaired_transform_matrix for frame in state.decisions.frames]
+        groups: dict[tuple[int, str, Rgb], list[int]] = defaultdict(list)
+        for rank, i in enumerate(worst_first(state.decisions).tolist()):
+            if visible[i]:
+                groups[rank // _BATCH, state.verdicts[i], colours[i]].append(i)
+        filled = len(visible) <= _FILLED
+        return {
+            f"{_ROOT}/frames/{batch}_{verdict}_{bytes(colour).hex()}": (
+                (tuple(members), tuple(repaired[i] for i in members)),
+                self._adder(members, verdict, colour, filled),
+            )
+            for (batch, verdict, colour), members in groups.items()
+        }
+
+    def _adder(self, members: list[int], verdict: str, colour: Rgb, filled: bool) -> Callable[[str], list[Any]]:
+        def add(name: str) -> list[Any]:
+            shown = self._shown
+            mesh = frusta(self._poses[members], shown.tangents[members], shown.size, verdict)
+            handles = [self._mesh(name, mesh, colour)]
+            if filled:
+                handles.append(self._mesh(f"{name}_veil", mesh, colour, veil=True))
+            for handle in handles:
+                handle.on_click(self._clicked)
+            return handles
+
+        return add
+
+    def _mesh(self, name: str, mesh: Mesh, colour: Rgb, veil: bool = False) -> Any:
+        more: dict[str, Any] = {"opacity": 0.18} if veil else {"wireframe": True}
+        return self._api.add_mesh_simple(name, mesh.vertices, mesh.faces, color=colour, side="double", **more)
+
+    def _clicked(self, event: Any) -> None:
+        origin, direction = np.array(event.ray_origin), np.array(event.ray_direction)
+        found = picked(origin, direction, self._poses, self._shown.tangents, self._shown.size)
+        if found is not None:
+            self._on_pick(found)
+
+    def _suggestions(self, state: State, look: Look) -> dict[str, tuple[Any, Callable[[str], list[Any]]]]:
+        poses = self._shown.suggested(state.decisions)
+        if "suggested" not in look.groups or not len(poses):
+            return {}
+
+        def add(name: str) -> list[Any]:
+            tangents = np.tile(np.median(self._shown.tangents, axis=0), (len(poses), 1))
+            mesh = frusta(poses, tangents, self._shown.size, "suggested")
+            named = state.decisions.suggested if look.names else ()
+            labels = [
+                self._api.add_label(f"{name}_{i}", f"{SIGNS['suggested']} {view.label or ''}", position=poses[i, :3, 3])
+                for i, view in enumerate(named)
+            ]
+            return [self._mesh(name, mesh, VERDICTS["suggested"]), *labels]
+
+        return {f"{_ROOT}/suggested": ((state.decisions.suggested, look.names), add)}
+
+    def _moves(self, state: State, look: Look) -> dict[str, tuple[Any, Callable[[str], list[Any]]]]:
+        """Lines from where repaired frames claimed to be to where they are."""
+        moved = [i for i, verdict in enumerate(state.verdicts) if verdict == "repaired"]
+        if "repaired" not in look.groups or not moved:
+            return {}
+
+        def add(name: str) -> list[Any]:
+            claimed = self._shown.claimed()[moved]
+            there = np.isfinite(claimed).all(axis=(1, 2))
+            mesh = segments(claimed[there, :3, 3], self._poses[moved][there, :3, 3])
+            return [self._mesh(name, mesh, VERDICTS["repaired"])] if there.any() else []
+
+        matrices = tuple(state.decisions.frames[i].repaired_transform_matrix for i in moved)
+        return {f"{_ROOT}/repairs": ((tuple(moved), matrices), add)}
+
+    def _chosen(self, state: State) -> dict[str, tuple[Any, Callable[[str], list[Any]]]]:
+        """The frame looked at: larger, with its picture and its name."""
+        index = state.selected
+        if index is None or not np.isfinite(self._poses[index]).all():
+            return {}
+        pose, verdict = self._poses[index], state.verdicts[index]
+        name_of = state.decisions.frames[index].file_path
+
+        def add(name: str) -> list[Any]:
+            x, y = self._shown.tangents[index]
+            image = self._pictures.framed(index, 320, _CHOSEN, verdict == "dropped")
+            frustum = self._api.add_camera_frustum(
+                name,
+                fov=float(2.0 * np.arctan(y)),
+                aspect=float(x / y),
+                scale=1.5 * self._shown.size,
+                color=_CHOSEN,
+                image=image,
+                wxyz=wxyz_from_matrix((pose[:3, :3] @ _OPENCV)[None])[0],
+                position=pose[:3, 3],
+            )
+            label = self._api.add_label(f"{name}_name", f"{SIGNS[verdict]} {name_of}", position=pose[:3, 3])
+            return [frustum, label]
+
+        return {f"{_ROOT}/chosen": ((index, verdict, tuple(pose.ravel().tolist())), add)}

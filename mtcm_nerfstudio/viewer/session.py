@@ -1,0 +1,246 @@
+"""What everybody who looks at a capture shares: its decisions, the frame looked at, a threshold that is tried out.
+
+There is one session for a capture, whatever number of pages is open. It is told what people do, writes what they
+decide into the file at once, and tells its listeners that something changed.
+"""
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from mtcm_nerfstudio import decisions as decisions_file
+from mtcm_nerfstudio.decisions import Decisions, FrameDecision
+
+Verdict = Literal["kept", "repaired", "dropped"]
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """What is to be shown at one moment."""
+
+    decisions: Decisions
+    verdicts: tuple[Verdict, ...]
+    """Of every frame, at the threshold that is tried out."""
+    threshold: float
+    selected: int | None
+    """Index of the frame looked at."""
+    live: Mapping[str, Float[np.ndarray, " frame"]]
+    """What a running training says of every frame, by what it is (``weight``, ``residual``); NaN: nothing."""
+    message: str
+    """What the last action came to, for a person."""
+
+    @property
+    def frame(self) -> FrameDecision | None:
+        """The frame looked at."""
+        return None if self.selected is None else self.decisions.frames[self.selected]
+
+    @property
+    def is_trial(self) -> bool:
+        """Whether another threshold is tried out than the one that was decided by."""
+        return self.threshold != self.decisions.threshold
+
+
+class Session:
+    """Holds the state, changes it, and keeps the file in step.
+
+    All methods may be called from any thread.
+    """
+
+    def __init__(self, path: Path, export: Callable[[Decisions], None] | None = None) -> None:
+        """Open the decisions of a capture.
+
+        Args:
+            path: the ``filtered_views.json``.
+            export: called with decisions that have just been written, to bring the files beside them in step.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is damaged.
+        """
+        self.path, self._export = path, export
+        self._lock = threading.RLock()
+        self._listeners: list[Callable[[], None]] = []
+        self._undo: list[FrameDecision] = []
+        self._decisions, self._stamp = decisions_file.read(path), _stamp(path)
+        self._threshold, self._selected = self._decisions.threshold, None
+        self._live: dict[str, Float[np.ndarray, " frame"]] = {}
+        self._message = ""
+        self._state = self._made()
+
+    @property
+    def state(self) -> State:
+        """What is to be shown now."""
+        return self._state
+
+    def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call a listener after every change; returns what ends that."""
+        with self._lock:
+            self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener) if listener in self._listeners else None
+
+    def select(self, index: int | None) -> None:
+        """Look at a frame."""
+        if index is not None and not 0 <= index < len(self._decisions.frames):
+            raise ValueError(f"there is no frame {index} among {len(self._decisions.frames)}")
+        with self._changing():
+            self._selected, self._message = index, ""
+
+    def step(self, by: int) -> None:
+        """Look at the next frame in order of inconsistency (``by`` = 1), or at the one before (−1)."""
+        order = worst_first(self._decisions)
+        with self._changing():
+            place = -1 if self._selected is None else int(np.flatnonzero(order == self._selected)[0])
+            self._selected = int(order[(place + by) % len(order)]) if place >= 0 or by > 0 else int(order[-1])
+            self._message = ""
+
+    def try_threshold(self, threshold: float) -> None:
+        """Show what another threshold would keep; nothing is written."""
+        with self._changing():
+            self._threshold = threshold
+
+    def decide(self, kept: bool, index: int | None = None) -> None:
+        """Keep or drop a frame, for good, in a person's name.
+
+        Args:
+            kept: which of the two.
+            index: of the frame; by default the one looked at.
+        """
+        with self._changing():
+            index = self._selected if index is None else index
+            if index is None:
+                self._message = "Choose a frame first."
+                return
+            self._take_up()
+            before = self._decisions.frames[index]
+            try:
+                decided = self._decisions.decided_by_person(before.file_path, kept)
+            except ValueError as error:
+                self._message = f"{error}."
+                return
+            self._undo.append(before)
+            self._write(decided)
+            self._selected = index
+            self._message = f"{before.file_path}: {'kept' if kept else 'dropped'}, written to {self.path.name}."
+
+    def undo(self) -> None:
+        """Take back the last decision of this session, to what stood before it."""
+        with self._changing():
+            self._take_up()
+            index = {frame.file_path: i for i, frame in enumerate(self._decisions.frames)}
+            while self._undo:
+                before = self._undo.pop()
+                if before.file_path in index:  # a rerun may have lost it
+                    frames = list(self._decisions.frames)
+                    frames[index[before.file_path]] = before
+                    self._write(replace(self._decisions, frames=tuple(frames)))
+                    self._selected = index[before.file_path]
+                    self._message = f"{before.file_path}: back to what it was ({_said(before)})."
+                    return
+            self._message = "Nothing to undo."
+
+    def show_live(self, live: Mapping[str, Float[np.ndarray, " frame"]]) -> None:
+        """Take note of what a running training says of the frames."""
+        with self._changing():
+            self._live = dict(live)
+
+    def say(self, message: str) -> None:
+        """Tell people something."""
+        with self._changing():
+            self._message = message
+
+    def look_again(self) -> bool:
+        """Read the file if somebody else has written it; returns whether anything changed."""
+        if _stamp(self.path) == self._stamp:
+            return False
+        with self._changing():
+            self._take_up()
+        return True
+
+    def _take_up(self) -> None:
+        """Read what another program may have written since; a file that cannot be read just now stays unread."""
+        stamp = _stamp(self.path)
+        if stamp == self._stamp:
+            return
+        try:
+            found = decisions_file.read(self.path)
+        except (FileNotFoundError, ValueError) as error:
+            self._message = str(error)
+            return
+        if [f.file_path for f in found.frames] != [f.file_path for f in self._decisions.frames]:
+            self._message = f"{self.path.name} lists other frames now: open the viewer again to see them."
+            return
+        if self._threshold == self._decisions.threshold:
+            self._threshold = found.threshold
+        self._decisions, self._stamp = found, stamp
+
+    def _write(self, decisions: Decisions) -> None:
+        decisions_file.write(decisions, self.path)
+        self._decisions, self._stamp = decisions, _stamp(self.path)
+        if self._export is not None:
+            self._export(decisions)
+
+    def _made(self) -> State:
+        return State(
+            self._decisions,
+            tuple(verdict_at(frame, self._decisions, self._threshold) for frame in self._decisions.frames),
+            self._threshold,
+            self._selected,
+            self._live,
+            self._message,
+        )
+
+    def _changing(self) -> "_Change":
+        return _Change(self)
+
+
+class _Change:
+    """While this lasts, nobody else changes the session; after it, everybody hears of it."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def __enter__(self) -> None:
+        self._session._lock.acquire()
+
+    def __exit__(self, *failure: object) -> None:
+        session = self._session
+        try:
+            session._state = session._made()
+            listeners = list(session._listeners)
+        finally:
+            session._lock.release()
+        for listener in listeners:
+            listener()
+
+
+def verdict_at(frame: FrameDecision, decisions: Decisions, threshold: float) -> Verdict:
+    """Return what becomes of a frame at a threshold; what a rule or a person decided stands at any."""
+    repaired = frame.repaired_transform_matrix is not None
+    if frame.decided_by != "model" or threshold == decisions.threshold:
+        return "dropped" if not frame.kept else "repaired" if repaired else "kept"
+    if frame.inconsistency < threshold:
+        return "kept"
+    return "repaired" if repaired else "dropped"
+
+
+def worst_first(decisions: Decisions) -> Int[np.ndarray, " frame"]:
+    """Return the frames' indices, the most inconsistent first."""
+    return np.argsort([-frame.inconsistency for frame in decisions.frames], kind="stable")
+
+
+def _said(frame: FrameDecision) -> str:
+    return f"{'kept' if frame.kept else f'dropped: {frame.reason}'}, by {frame.decided_by}"
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Return what changes whenever the file does."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino

@@ -1,0 +1,1 @@
+"""The page with the table of all frames, on its own address beside viser."""

@@ -1,0 +1,274 @@
+"use strict";
+// The page asks for all rows once, and then hears what changes. It decides nothing itself: every action goes to the
+// server, and what comes back as news is drawn. So two pages that are open at once always agree.
+
+const facts = JSON.parse(document.getElementById("facts").textContent);
+const $ = (id) => document.getElementById(id);
+const ROW = 40; // px, as in the style sheet
+const COLUMNS = [
+  { key: "picture", title: "", width: 56 },
+  { key: "name", title: "frame" },
+  { key: "verdict", title: "verdict", width: 96 },
+  { key: "reason", title: "reason", width: 92 },
+  { key: "inconsistency", title: "incons.", width: 84, number: true },
+  { key: "image", title: "image", width: 60, number: true },
+  { key: "pose", title: "pose", width: 60, number: true },
+  { key: "time", title: "time", width: 60, number: true },
+  { key: "weight", title: "weight", width: 66, number: true, live: true },
+  { key: "residual", title: "residual", width: 74, number: true, live: true },
+  { key: "label", title: "label", width: 130 },
+];
+
+let rows = [];
+let state = { selected: null, threshold: 0, decided: 0, suggested: 0, message: "" };
+let order = [];
+let sorting = { key: "inconsistency", down: true };
+let dragging = false;
+
+function columns() {
+  return COLUMNS.filter((c) => !c.live || rows.some((row) => row[c.key] !== undefined));
+}
+
+async function act(action, more = {}) {
+  const answer = await fetch("act", {
+    method: "POST",
+    headers: { "X-MTCM": facts.secret, "Content-Type": "application/json" },
+    body: JSON.stringify({ action, ...more }),
+  }).catch(() => null);
+  if (!answer || !answer.ok) $("message").textContent = answer ? await answer.text() : "The viewer has been stopped.";
+}
+
+function element(name, attributes = {}, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (key in made && key !== "title") made[key] = value;
+    else made.setAttribute(key, value);
+  }
+  made.append(...children);
+  return made;
+}
+
+function verdict(row) {
+  const span = element("span", {}, `${facts.signs[row.verdict]} ${row.verdict}`);
+  span.style.color = facts.colours[row.verdict];
+  return span;
+}
+
+function arrange() {
+  const words = $("search").value.toLowerCase();
+  const [reason, label] = [$("reason").value, $("label").value];
+  const { key, down } = sorting;
+  order = rows
+    .map((_, i) => i)
+    .filter((i) => {
+      const row = rows[i];
+      return (
+        row.name.toLowerCase().includes(words) &&
+        (!reason || (reason[0] === "=" ? row.verdict === reason.slice(1) : row.reason === reason)) &&
+        (!label || row.label.split(", ").includes(label))
+      );
+    });
+  const known = (value) => value !== null && value !== undefined && value !== "";
+  if (key !== "picture")
+    order.sort((a, b) => {
+      const [x, y] = [rows[a][key], rows[b][key]];
+      if (!known(x) || !known(y)) return known(y) - known(x) || a - b; // what is not known comes last
+      const sign = typeof x === "number" ? x - y : x.localeCompare(y, undefined, { numeric: true });
+      return (down ? -sign : sign) || a - b;
+    });
+  $("shown").textContent = order.length === rows.length ? `${rows.length} frames` : `${order.length} of ${rows.length}`;
+  drawRows();
+}
+
+function drawRows() {
+  const box = $("scroll");
+  const first = Math.max(0, Math.floor(box.scrollTop / ROW) - 5);
+  const last = Math.min(order.length, first + Math.ceil(box.clientHeight / ROW) + 12);
+  const spacer = (count) => {
+    const cell = element("td", { colSpan: columns().length });
+    cell.style.height = `${count * ROW}px`;
+    return element("tr", { className: "spacer" }, cell);
+  };
+  $("body").replaceChildren(
+    spacer(first),
+    ...order.slice(first, last).map(drawnRow),
+    spacer(order.length - last),
+  );
+}
+
+function drawnRow(i) {
+  const row = rows[i];
+  const cells = columns().map((column) => {
+    const cell = element("td", { className: column.number ? "number" : column.key });
+    const value = row[column.key];
+    if (column.key === "picture")
+      cell.append(element("img", { src: `picture?frame=${i}&side=96`, alt: "", loading: "lazy", onerror: (e) => e.target.remove() }));
+    else if (column.key === "verdict") cell.append(verdict(row));
+    else if (column.number) cell.textContent = typeof value === "number" ? value.toFixed(column.key === "residual" ? 4 : 2) : "";
+    else cell.append(element("bdi", {}, String(value ?? "")));
+    if (column.key === "name") cell.title = value;
+    if (column.key === "reason" && row.decided_by === "person") cell.append(" (you)");
+    return cell;
+  });
+  return element("tr", { "aria-selected": i === state.selected, "data-frame": i, onclick: () => act("select", { frame: i }) }, ...cells);
+}
+
+function drawHead() {
+  $("head").replaceChildren(
+    ...columns().map((column) => {
+      const cell = element("th", { scope: "col", tabIndex: 0 }, column.title);
+      if (column.width) cell.style.width = `${column.width}px`;
+      if (column.key === sorting.key) cell.setAttribute("aria-sort", sorting.down ? "descending" : "ascending");
+      const sort = () => {
+        sorting = { key: column.key, down: sorting.key === column.key ? !sorting.down : Boolean(column.number) };
+        drawHead();
+        arrange();
+      };
+      cell.onclick = sort;
+      cell.onkeydown = (event) => event.key === "Enter" && sort();
+      return cell;
+    }),
+  );
+}
+
+function drawFrame() {
+  const row = rows[state.selected];
+  $("message").textContent = state.message;
+  if (!row) {
+    $("pictures").replaceChildren(element("p", { className: "empty" }, "Click a row or a camera, or press n for the most inconsistent frame."));
+    $("about").replaceChildren();
+    return;
+  }
+  const picture = (i, words) =>
+    element(
+      "figure",
+      {},
+      element("img", { src: `picture?frame=${i}&side=640`, alt: rows[i].name }),
+      element("figcaption", { title: rows[i].name }, words),
+    );
+  const pictures = [picture(state.selected, row.name)];
+  if (row.odds !== null) pictures.push(picture(row.odds, `most at odds with: ${rows[row.odds].name}`));
+  $("pictures").replaceChildren(...pictures);
+  const numbers = ["inconsistency", "image", "pose", "time", "weight", "residual"]
+    .filter((key) => typeof row[key] === "number")
+    .map((key) => `${key} ${row[key].toFixed(key === "residual" ? 4 : 2)}`);
+  const why = [row.reason, `decided by ${row.decided_by}`, row.label, row.words].filter(Boolean).join(" · ");
+  const found = Object.entries(row.evidence).map(([key, value]) => `${key.replaceAll("_", " ")}: ${Number(value).toPrecision(3)}`);
+  $("about").replaceChildren(
+    element("div", {}, verdict(row), ` ${why ? " · " + why : ""}`),
+    element("div", { className: "numbers", title: found.join("\n") }, numbers.join(" · ")),
+  );
+}
+
+function drawCounts() {
+  const count = (name) => rows.filter((row) => row.verdict === name).length;
+  const parts = ["kept", "repaired", "dropped"].map((name) => [name, count(name)]);
+  parts.push(["suggested", state.suggested]);
+  $("counts").replaceChildren(
+    ...parts.flatMap(([name, number], i) => {
+      const part = element("b", { "data-count": name }, `${facts.signs[name]} ${number}`);
+      part.style.color = facts.colours[name];
+      return [i ? " · " : "", part, ` ${name}`];
+    }),
+  );
+  const trial = state.threshold !== state.decided;
+  if (!dragging) $("threshold").value = state.threshold;
+  $("value").textContent = trial
+    ? `${state.threshold.toFixed(2)}, tried out (decided by: ${state.decided.toFixed(2)})`
+    : `${state.threshold.toFixed(2)}, as decided`;
+  $("value").title = trial ? `To decide so: ns-mtcm-filter --threshold ${state.threshold.toFixed(2)}` : "";
+}
+
+function drawChoices() {
+  const choice = (id, all, values) => {
+    const chosen = $(id).value;
+    const options = values.map(([value, words]) => element("option", { value }, words));
+    $(id).replaceChildren(element("option", { value: "" }, all), ...options);
+    $(id).value = values.some(([value]) => value === chosen) ? chosen : "";
+  };
+  const unique = (all) => [...new Set(all)].filter(Boolean).sort().map((value) => [value, value]);
+  const verdicts = ["kept", "repaired", "dropped"].map((name) => [`=${name}`, name]);
+  choice("reason", "all verdicts", [...verdicts, ...unique(rows.map((row) => row.reason)).map(([v]) => [v, `reason: ${v}`])]);
+  choice("label", "all labels", unique(rows.flatMap((row) => row.label.split(", "))));
+}
+
+function hear(news) {
+  const before = state;
+  const { rows: changed, ...rest } = news;
+  state = rest;
+  const width = columns().length;
+  for (const [i, row] of Object.entries(changed)) Object.assign(rows[i], row);
+  if (columns().length !== width) drawHead();
+  if (Object.keys(changed).length) {
+    drawChoices();
+    arrange();
+  }
+  drawCounts();
+  if (state.selected !== before.selected) reveal();
+  drawRows();
+  drawFrame();
+}
+
+function reveal() {
+  const place = order.indexOf(state.selected);
+  const box = $("scroll");
+  if (place < 0) return;
+  const top = place * ROW;
+  if (top < box.scrollTop || top > box.scrollTop + box.clientHeight - 3 * ROW) box.scrollTop = top - box.clientHeight / 3;
+}
+
+let waiting = null;
+function tryThreshold(value) {
+  const own = Math.abs(value - state.decided) < 0.005;
+  const send = () => act("threshold", { value: own ? state.decided : value });
+  if (waiting) {
+    waiting.next = send;
+    return;
+  }
+  waiting = { next: null }; // one request at a time: the last one asked for wins
+  send().then(function done() {
+    const next = waiting.next;
+    waiting.next = null;
+    if (next) next().then(done);
+    else waiting = null;
+  });
+}
+
+const KEYS = { n: "next", p: "previous", k: "keep", d: "drop", u: "undo", g: "go" };
+document.addEventListener("keydown", (event) => {
+  const typing = event.target.matches("input[type=search],select") || event.ctrlKey || event.metaKey || event.altKey;
+  if (!typing && KEYS[event.key]) {
+    event.preventDefault();
+    act(KEYS[event.key]);
+  }
+});
+// The scene takes the keyboard when somebody turns it; it gives it back when the pointer leaves it.
+$("scene").addEventListener("mouseleave", () => {
+  $("scene").blur();
+  window.focus();
+});
+for (const button of document.querySelectorAll("button[data-action]")) button.onclick = () => act(button.dataset.action);
+$("scroll").addEventListener("scroll", drawRows);
+window.addEventListener("resize", drawRows);
+$("search").addEventListener("input", arrange);
+$("reason").addEventListener("change", arrange);
+$("label").addEventListener("change", arrange);
+$("threshold").addEventListener("input", (event) => {
+  dragging = true;
+  tryThreshold(Number(event.target.value));
+});
+$("threshold").addEventListener("change", () => (dragging = false));
+
+async function begin() {
+  document.title = `MTCM: ${facts.name}`;
+  $("name").textContent = facts.name;
+  $("scene").src = `http://${location.hostname}:${facts.scenePort}/?darkMode`;
+  rows = await (await fetch("rows.json")).json();
+  drawHead();
+  drawChoices();
+  arrange();
+  const news = new EventSource("news");
+  news.onmessage = (event) => hear(JSON.parse(event.data));
+  news.onerror = () => ($("message").textContent = "The viewer has been stopped, or cannot be reached.");
+}
+begin();

@@ -1,0 +1,102 @@
+"""A capture on a viser server: session, scene, panel and pictures tied together, drawn by one thread.
+
+Whatever happens only says that something is to be drawn. The thread draws the newest state, so a slider that moves
+faster than that skips what nobody would have seen.
+"""
+
+import threading
+from typing import Any
+
+import numpy as np
+
+from mtcm_nerfstudio.capture.poses import wxyz_from_matrix
+from mtcm_nerfstudio.viewer.nearby import NearbyPictures
+from mtcm_nerfstudio.viewer.panel import Panel
+from mtcm_nerfstudio.viewer.pictures import Pictures
+from mtcm_nerfstudio.viewer.scene import Scene
+from mtcm_nerfstudio.viewer.session import Session
+from mtcm_nerfstudio.viewer.shown import Shown
+
+_FILE_SECONDS = 1.0
+"""How often the file is looked at for what another program wrote."""
+
+
+class Viewing:
+    """Shows a session to everybody who opens a viser server."""
+
+    def __init__(
+        self, server: Any, session: Session, shown: Shown, pictures: Pictures, table: str | None = None
+    ) -> None:
+        """Build everything and begin to draw.
+
+        Args:
+            server: viser's; the controls go to whatever container is open on it.
+            session: what is shown.
+            shown: its capture.
+            pictures: of its frames.
+            table: address of the page with the table; None where this is a part of it.
+        """
+        self._server, self._session = server, session
+        self._shown, self._pictures = shown, pictures
+        self._scene = Scene(server, shown, pictures, session.select)
+        self._panel = Panel(server.gui, session, pictures, self.redraw, self.go_there, table, table is not None)
+        self._pages: dict[int, NearbyPictures] = {}
+        self._due, self._stopped = threading.Event(), threading.Event()
+        server.on_client_connect(self._opened)
+        server.on_client_disconnect(lambda client: self._pages.pop(client.client_id, None))
+        self._unsubscribe = session.subscribe(self.redraw)
+        self._threads = [
+            threading.Thread(target=work, name=f"mtcm viewer: {work.__name__}", daemon=True)
+            for work in (self._draw, self._watch)
+        ]
+        self.redraw()
+        for thread in self._threads:
+            thread.start()
+
+    def redraw(self) -> None:
+        """Say that something is to be drawn."""
+        self._due.set()
+
+    def go_there(self, client: Any = None) -> None:
+        """Fly a page (by default every page) to where the frame that is looked at was taken from."""
+        index = self._session.state.selected
+        if index is None or not np.isfinite(self._scene.poses[index]).all():
+            self._session.say("This frame has no pose." if index is not None else "Choose a frame first.")
+            return
+        pose, size = self._scene.poses[index], self._shown.size
+        for page in [client] if client is not None else list(self._server.get_clients().values()):
+            with page.atomic():
+                page.camera.wxyz = wxyz_from_matrix((pose[:3, :3] @ np.diag([1.0, -1.0, -1.0]))[None])[0]
+                # A little behind the camera, so that its picture is before the eye.
+                page.camera.position = pose[:3, 3] + size * pose[:3, 2]
+
+    def stop(self) -> None:
+        """Draw no more."""
+        self._unsubscribe()
+        self._stopped.set()
+        self._due.set()
+        for thread in self._threads:
+            thread.join(timeout=2.0 * _FILE_SECONDS)
+
+    def _opened(self, client: Any) -> None:
+        self._pages[client.client_id] = page = NearbyPictures(client, self._scene, self._shown, self._pictures)
+        client.camera.on_update(lambda _: self.redraw() if page.is_due() else None)
+        self.redraw()
+
+    def _draw(self) -> None:
+        while not self._stopped.is_set():
+            self._due.wait()
+            self._due.clear()
+            if self._stopped.is_set():
+                return
+            state, look = self._session.state, self._panel.look
+            self._scene.draw(state, look)
+            self._panel.draw(state)
+            for page in list(self._pages.values()):
+                page.draw(state, look)
+
+    def _watch(self) -> None:
+        """Look at the file now and then, and choose pictures anew for cameras that came to rest."""
+        while not self._stopped.wait(_FILE_SECONDS):
+            self._session.look_again()
+            self.redraw()
