@@ -10,9 +10,36 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 FLAGS = (
     *("--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync"),
+    *("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"),
 )
+OF_VISER = ("net::ERR_NAME_NOT_RESOLVED", "net::ERR_INTERNET_DISCONNECTED", "computeBoundingSphere", "net::ERR_")
+"""Errors that viser 0.2.7 logs on any page: a font from elsewhere, the bounds of an empty instanced mesh."""
 
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+
+
+@contextmanager
+def pages(count: int = 1, width: int = 1280, height: int = 800) -> Iterator[list]:
+    """Blank pages that may ask this machine for anything; errors that are not viser's are in ``page.complaints``."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        try:
+            yield [_listened_to(browser.new_page(viewport={"width": width, "height": height})) for _ in range(count)]
+        finally:
+            browser.close()
+
+
+def _listened_to(opened):
+    def note(text: str) -> None:
+        if not any(known in text for known in OF_VISER):
+            opened.complaints.append(text)
+
+    opened.complaints = []
+    opened.on("pageerror", lambda error: note(str(error)))
+    opened.on("console", lambda said: note(said.text) if said.type == "error" else None)
+    return opened
 
 
 @contextmanager

@@ -1,17 +1,14 @@
-"""The pipeline and the datamanagers of the mtcm methods: nerfstudio's own, with the mtcm dataparser built in."""
+"""The pipeline of the mtcm methods: nerfstudio's own, with the transformer at its side."""
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
-from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager, VanillaDataManagerConfig
-from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatamanager, FullImageDatamanagerConfig
-from nerfstudio.data.datamanagers.parallel_datamanager import ParallelDataManagerConfig
+from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatamanager
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes
 from nerfstudio.models.base_model import ModelConfig
@@ -21,130 +18,24 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 from torch.cuda.amp.grad_scaler import GradScaler
 from torch.nn import Parameter
-from tyro.constructors import PrimitiveConstructorSpec
 
 from mtcm_nerfstudio import decisions as decisions_file
-from mtcm_nerfstudio.capture.read import read_capture
 from mtcm_nerfstudio.consistency.checkpoint import CheckpointCard, load_checkpoint
 from mtcm_nerfstudio.decisions import write_text_atomically
-from mtcm_nerfstudio.filtering import FilterSettings
-from mtcm_nerfstudio.nerf.dataparser.flags import StockFlags
+from mtcm_nerfstudio.filtering import write_exports
 from mtcm_nerfstudio.nerf.dataparser.parser import MTCMDataParser, MTCMDataParserConfig
 from mtcm_nerfstudio.nerf.dataparser.run_record import TRAINING_VIEWS
 from mtcm_nerfstudio.nerf.dataparser.scene import SUGGESTED_CAMERAS
 from mtcm_nerfstudio.nerf.joint.hook import JointHook
-from mtcm_nerfstudio.nerf.joint.photometric import moved_c2w, weight_image_loss, weighted
+from mtcm_nerfstudio.nerf.joint.photometric import FrameLosses, moved_c2w, weight_image_loss, weighted
 from mtcm_nerfstudio.nerf.joint.reading import Reading, read_training_frames
 from mtcm_nerfstudio.nerf.joint.results import joint_decisions, metrics_table, write_result
 from mtcm_nerfstudio.nerf.joint.settings import JointSettings
 from mtcm_nerfstudio.nerf.joint.transformer import JointTransformer, joint_result
 from mtcm_nerfstudio.nerf.joint.unseen import UnseenRays, of_photos
+from mtcm_nerfstudio.nerf.overruling import PersonsWord
+from mtcm_nerfstudio.nerf.viewing import MTCMPanel
 from mtcm_nerfstudio.tokens.cache import Cache
-from mtcm_nerfstudio.views.write import write_decision_exports
-
-PARSER_NAME = "mtcm"
-
-
-def _parser_from_word(words: list[str]) -> MTCMDataParserConfig:
-    if words != [PARSER_NAME]:
-        raise ValueError(f"the mtcm methods read captures through the dataparser {PARSER_NAME}, not {' '.join(words)}")
-    return MTCMDataParserConfig()
-
-
-BuiltInParser = Annotated[
-    MTCMDataParserConfig,
-    PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="{" + PARSER_NAME + "}",
-        instance_from_str=_parser_from_word,
-        is_instance=lambda instance: isinstance(instance, MTCMDataParserConfig),
-        str_from_instance=lambda instance: [PARSER_NAME],
-        choices=(PARSER_NAME,),
-    ),
-]
-"""A dataparser field that is read as one word, ``--pipeline.datamanager.dataparser mtcm``, with its flags beside it."""
-
-
-@dataclass
-class BuiltInParserFields:
-    """The fields that the datamanagers of the mtcm methods have in common."""
-
-    dataparser: BuiltInParser = field(default_factory=MTCMDataParserConfig)
-    """The dataparser: mtcm. Its settings are those below."""
-    filter: FilterSettings = field(default_factory=FilterSettings)
-    """How the capture is filtered."""
-    parser: StockFlags = field(default_factory=StockFlags)
-    """Flags of nerfstudio's own parsers."""
-    decisions: Path | None = None
-    """Use this filtered_views.json as it is, current or not."""
-    output_dir: Path | None = None
-    """Where the filter's files are, or go. Default: mtcm/ in the capture."""
-
-    def __post_init__(self) -> None:
-        """Hand the settings on to the dataparser."""
-        of_nerfstudio = getattr(super(), "__post_init__", None)  # not every datamanager's config has one
-        if of_nerfstudio is not None:
-            of_nerfstudio()
-        self.dataparser = replace(
-            self.dataparser,
-            filter=self.filter,
-            stock=self.parser,
-            decisions=self.decisions,
-            output_dir=self.output_dir,
-        )
-
-
-@dataclass
-class MTCMParallelDataManagerConfig(  # pyright: ignore[reportIncompatibleVariableOverride]
-    BuiltInParserFields, ParallelDataManagerConfig
-):
-    """nerfacto's own datamanager, with the mtcm dataparser built in."""
-
-
-@dataclass
-class MTCMFullImageDataManagerConfig(  # pyright: ignore[reportIncompatibleVariableOverride]
-    BuiltInParserFields, FullImageDatamanagerConfig
-):
-    """splatfacto's own datamanager, with the mtcm dataparser built in."""
-
-
-@dataclass
-class MTCMDataManagerConfig(  # pyright: ignore[reportIncompatibleVariableOverride]
-    BuiltInParserFields, VanillaDataManagerConfig
-):
-    """Samples rays from images that are scaled to a size that a CPU can train on."""
-
-    _target: type = field(default_factory=lambda: MTCMDataManager)
-    """target class to instantiate"""
-    longest_side: int | None = 320
-    """Images are scaled down to this many pixels on their longest side. None: they stay as they are."""
-
-
-class MTCMDataManager(VanillaDataManager[InputDataset]):
-    """nerfstudio's datamanager, which scales images by what the capture's size asks for."""
-
-    config: MTCMDataManagerConfig  # pyright: ignore[reportIncompatibleVariableOverride]
-
-    def create_train_dataset(self) -> InputDataset:
-        """Make the training set; this comes before the evaluation set, so both have the scale that is set here."""
-        if self.config.longest_side is not None:
-            cameras = self.train_dataparser_outputs.cameras
-            sizes = torch.cat([cameras.width, cameras.height], dim=-1).reshape(-1, 2).unique(dim=0).tolist()
-            self.config.camera_res_scale_factor = scale_to_fit(sizes, self.config.longest_side)
-        return super().create_train_dataset()
-
-
-def scale_to_fit(sizes: Sequence[Sequence[int]], longest_side: int) -> float:
-    """Return the scale, at most 1, that brings all sizes to at most ``longest_side`` px.
-
-    nerfstudio multiplies the sizes of images in double precision and those of cameras in single, and rounds down:
-    the scale is chosen such that both give the same size.
-    """
-    sides = torch.tensor(sizes).flatten()
-    scale = min(1.0, longest_side / int(sides.max()))
-    while (sides * torch.tensor([scale])).to(torch.int64).tolist() != [int(side * scale) for side in sides.tolist()]:
-        scale *= 1.0 - 1e-4
-    return scale
 
 
 @dataclass
@@ -168,6 +59,9 @@ class MTCMPipeline(VanillaPipeline):
     _hook: JointHook | None
     _unseen: UnseenRays | None
     _trains_in: Path | None
+    _person: PersonsWord | None
+    panel: MTCMPanel | None
+    """nerfstudio's viewer finds it here."""
 
     def __init__(
         self,
@@ -186,6 +80,10 @@ class MTCMPipeline(VanillaPipeline):
                 parser.on_trial = config.joint.on_trial
         super().__init__(config, device, test_mode, world_size, local_rank, grad_scaler)
         self.joint, self._hook, self._unseen, self._trains_in = None, None, None, None
+        self._person, self.panel = None, None
+        parser = getattr(self.datamanager, "dataparser", None)
+        if isinstance(parser, MTCMDataParser):
+            self.panel = MTCMPanel(parser)
         if not config.joint.enabled:
             return
         filtering = self._parser.config.filter
@@ -199,10 +97,13 @@ class MTCMPipeline(VanillaPipeline):
 
     def get_train_loss_dict(self, step: int) -> tuple[Any, dict[str, Tensor], dict[str, Tensor]]:
         """Train on one batch, weighted by frame and seen by corrected cameras."""
-        joint, hook = self.joint, self._hook
+        joint, hook, person = self.joint, self._hook, self._heard_person(step)
         if joint is None or hook is None:
-            return super().get_train_loss_dict(step)
+            return super().get_train_loss_dict(step) if person is None else self._train_overruled(person, step)
+        hook.person = person
         logged = hook.before_step(step)
+        if logged:
+            self._show()
         given, batch = self.datamanager.next_train(step)
         if isinstance(given, Cameras):
             outputs, losses, metrics = self._train_on_image(joint, hook, given, batch, step)
@@ -279,6 +180,42 @@ class MTCMPipeline(VanillaPipeline):
         weight_image_loss(losses, frame, weight, joint.losses)
         return outputs, losses, metrics
 
+    def _heard_person(self, step: int) -> PersonsWord | None:
+        """Return what a person says of the training frames, None as long as that is nothing."""
+        if self._trains_in is None or self.panel is None:
+            return None
+        if self._person is None:
+            frames = self._parser.training_frames()
+            path = self._parser.capture_output_dir / decisions_file.FILE_NAME
+            self._person = PersonsWord(path, frames.names, frames.decisions)
+        for line in self._person.hear():
+            CONSOLE.print(line, markup=False, highlight=False, soft_wrap=True)
+        return self._person if self._person.has_spoken else None
+
+    def _train_overruled(self, person: PersonsWord, step: int) -> tuple[Any, dict[str, Tensor], dict[str, Tensor]]:
+        """Train on one batch as nerfstudio does, but for the frames that a person took out."""
+        given, batch = self.datamanager.next_train(step)
+        outputs = self._model(given)
+        metrics = self.model.get_metrics_dict(outputs, batch)
+        weight = person.weights(torch.ones(len(person.names), device=self.device))
+        weight = weight / weight.mean().clamp(min=1e-6)
+        losses_of_frames = FrameLosses(len(person.names), 0.0).to(self.device)
+        if isinstance(given, Cameras):
+            assert given.metadata is not None, "a camera of the training set knows its number"
+            frame = int(given.metadata["cam_idx"])
+            losses = self.model.get_loss_dict(outputs, batch, metrics)
+            weight_image_loss(losses, frame, weight[frame], losses_of_frames)
+            return outputs, losses, metrics
+        assert given.camera_indices is not None, "rays of a training batch know their cameras"
+        frames = given.camera_indices[..., 0].to(weight.device)
+        with weighted(self.model, frames, weight[frames], losses_of_frames):
+            return outputs, self.model.get_loss_dict(outputs, batch, metrics), metrics
+
+    def _show(self) -> None:
+        """Let the viewer's panel show what the transformer and the NeRF say of the frames."""
+        if self.joint is not None and self.panel is not None and int(self.joint.refreshes):
+            self.panel.show({"weight": self.joint.weight, "residual": self.joint.losses.average})
+
     def _unseen_rays(self, share: float) -> UnseenRays | None:
         """Return what draws rays from the suggested views, where it is asked for and there are any."""
         outputs = getattr(self.datamanager, "train_dataparser_outputs", None)
@@ -295,12 +232,10 @@ class MTCMPipeline(VanillaPipeline):
 
     def _reading(self, card: CheckpointCard) -> Reading:
         """Read the training frames as the transformer needs them."""
-        parser = self._parser
-        frames, settings = parser.training_frames(), parser.config.filter
-        capture = read_capture(parser.config.data, settings.source, settings.identity)
+        frames, settings = self._parser.training_frames(), self._parser.config.filter
         repaired = {frame.file_path: frame.repaired_transform_matrix for frame in frames.decisions.repaired}
         poses = {name: pose for name, pose in repaired.items() if pose is not None}
-        return read_training_frames(capture, frames.names, poses, card, settings.evidence, Cache())
+        return read_training_frames(self._parser.capture, frames.names, poses, card, settings.evidence, Cache())
 
     def _finish(self, attributes: TrainingCallbackAttributes) -> None:
         """Write what joint training came to, once, when it has ended."""
@@ -319,8 +254,11 @@ class MTCMPipeline(VanillaPipeline):
         if self.config.joint.write_back:
             decisions = joint_decisions(frames.decisions, result, refined=True)
             folder = self._parser.capture_output_dir
-            decisions_file.write(decisions, folder / decisions_file.FILE_NAME)
-            write_decision_exports(decisions, folder)
+            path = folder / decisions_file.FILE_NAME
+            if path.is_file():  # somebody may have decided meanwhile
+                decisions = decisions.carrying_over(decisions_file.read(path))
+            decisions_file.write(decisions, path)
+            write_exports(decisions, self._parser.capture, folder)
             CONSOLE.print(f"MTCM: the capture's decisions are those of the joint training now ({folder})")
 
     @property

@@ -11,16 +11,16 @@ from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
 from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.plugins.types import MethodSpecification
 
+from mtcm_nerfstudio.nerf.datamanagers import (
+    MTCMDataManagerConfig,
+    MTCMFullImageDataManagerConfig,
+    MTCMParallelDataManagerConfig,
+)
 from mtcm_nerfstudio.nerf.dataparser.flags import StockFlags
 from mtcm_nerfstudio.nerf.joint.settings import JointSettings
 from mtcm_nerfstudio.nerf.loading import allow_numpy_scalars
 from mtcm_nerfstudio.nerf.model import MTCMNerfactoModelConfig, MTCMSplatfactoModelConfig
-from mtcm_nerfstudio.nerf.pipeline import (
-    MTCMDataManagerConfig,
-    MTCMFullImageDataManagerConfig,
-    MTCMParallelDataManagerConfig,
-    MTCMPipelineConfig,
-)
+from mtcm_nerfstudio.nerf.pipeline import MTCMPipelineConfig
 
 allow_numpy_scalars()
 

@@ -8,7 +8,9 @@ picture, repaired ones a ring before it, and suggested views a tip.
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, UInt32
+
+from mtcm_nerfstudio.capture.poses import geometric_median
 
 _SIDES = ((0, 1, 2), (0, 2, 3), (0, 3, 4), (0, 4, 1))
 _ROOF = ((1, 2, 6),)
@@ -30,7 +32,7 @@ class Mesh:
     """Triangles."""
 
     vertices: Float[np.ndarray, "v 3"]
-    faces: Int[np.ndarray, "f 3"]
+    faces: UInt32[np.ndarray, "f 3"]
 
 
 def frusta(c2w: Float[np.ndarray, "n 4 4"], tangents: Float[np.ndarray, "n 2"], size: float, verdict: str) -> Mesh:
@@ -87,7 +89,7 @@ def usual_size(c2w: Float[np.ndarray, "n 4 4"]) -> float:
     if len(positions) < 2:
         return 0.1
     step = np.linalg.norm(np.diff(positions, axis=0), axis=1)
-    extent = float(np.linalg.norm(positions - np.median(positions, axis=0), axis=1).mean())
+    extent = float(np.linalg.norm(positions - geometric_median(positions), axis=1).mean())
     usual = float(np.median(step[step > 0])) if (step > 0).any() else extent
     return float(np.clip(0.8 * usual, 0.02 * extent, 0.2 * extent)) or 0.1
 

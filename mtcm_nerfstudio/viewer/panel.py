@@ -27,7 +27,7 @@ class Panel:
         on_look: Callable[[], None],
         on_go: Callable[[Any], None],
         table: str | None,
-        frame: bool,
+        pictures_at_first: bool,
     ) -> None:
         """Build the controls.
 
@@ -38,7 +38,7 @@ class Panel:
             on_look: called when something is to be drawn otherwise.
             on_go: called with a page's handle that is to fly to the frame looked at (None: every page).
             table: address of the page with the table, where there is one.
-            frame: whether the frame looked at is unfolded at the beginning.
+            pictures_at_first: whether cameras show their pictures until somebody says otherwise.
         """
         self._session, self._pictures, self._on_look = session, pictures, on_look
         state = session.state
@@ -48,10 +48,10 @@ class Panel:
         self._colour = gui.add_dropdown("Colour by", _colourings(state), initial_value="verdict")
         with gui.add_folder("Show"):
             self._groups = {name: gui.add_checkbox(f"{SIGNS[name]} {name}", True) for name in VERDICTS}
-            self._images = gui.add_checkbox("pictures", True)
+            self._images = gui.add_checkbox("pictures", pictures_at_first)
             self._names = gui.add_checkbox("names", False)
             self._points = gui.add_checkbox("points", True)
-        with gui.add_folder("Frame", expand_by_default=frame):
+        with gui.add_folder("Frame", expand_by_default=table is not None):
             self._frame = gui.add_markdown(about(state, pictures), image_root=Path())
             self._buttons(gui, on_go)
             self._message = gui.add_markdown("")

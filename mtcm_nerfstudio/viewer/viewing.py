@@ -25,7 +25,13 @@ class Viewing:
     """Shows a session to everybody who opens a viser server."""
 
     def __init__(
-        self, server: Any, session: Session, shown: Shown, pictures: Pictures, table: str | None = None
+        self,
+        server: Any,
+        session: Session,
+        shown: Shown,
+        pictures: Pictures,
+        table: str | None = None,
+        pictures_at_first: bool = True,
     ) -> None:
         """Build everything and begin to draw.
 
@@ -35,11 +41,12 @@ class Viewing:
             shown: its capture.
             pictures: of its frames.
             table: address of the page with the table; None where this is a part of it.
+            pictures_at_first: whether cameras show their pictures until somebody says otherwise.
         """
         self._server, self._session = server, session
         self._shown, self._pictures = shown, pictures
         self._scene = Scene(server, shown, pictures, session.select)
-        self._panel = Panel(server.gui, session, pictures, self.redraw, self.go_there, table, table is not None)
+        self._panel = Panel(server.gui, session, pictures, self.redraw, self.go_there, table, pictures_at_first)
         self._pages: dict[int, NearbyPictures] = {}
         self._due, self._stopped = threading.Event(), threading.Event()
         server.on_client_connect(self._opened)

@@ -8,8 +8,8 @@ import pytest
 import torch
 import tyro
 
+from mtcm_nerfstudio.nerf.datamanagers import scale_to_fit
 from mtcm_nerfstudio.nerf.dataparser.parser import MTCMDataParserConfig
-from mtcm_nerfstudio.nerf.pipeline import scale_to_fit
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from mtcm_nerfstudio import decisions as decisions_file
-from mtcm_nerfstudio.capture.capture import Source
+from mtcm_nerfstudio.capture.capture import Capture, Source
 from mtcm_nerfstudio.capture.read import detect_source, read_capture
 from mtcm_nerfstudio.decisions import Decisions, FrameDecision
 from mtcm_nerfstudio.filtering import FilterSettings, current_decisions, default_output_dir, summary
@@ -92,6 +92,8 @@ class TrainingFrames:
     decisions: Decisions
     capture_from_scene: Callable[[Float[Tensor, "n 4 4"]], Float[Tensor, "n 4 4"]]
     """Takes camera-to-world matrices of the trained scene into the capture's own world."""
+    scene_from_capture: Callable[[Float[Tensor, "n 4 4"]], Float[Tensor, "n 4 4"]]
+    """Undoes that."""
 
 
 class MTCMDataParser(DataParser):
@@ -108,9 +110,14 @@ class MTCMDataParser(DataParser):
         by_path = {opened.parser.image_path(name): name for name in trained}
         decided = _by_name(opened.decisions)  # which spell a name as the capture does
         names = tuple(decided[by_path[path]].file_path for path in self._train.image_filenames)
-        capture_from_saved = torch.linalg.inv(opened.parser.saved_from_capture())
-        scene = self._scene
-        return TrainingFrames(names, opened.decisions, lambda c2w: capture_from_saved @ scene.recover(c2w))
+        saved_from_capture, scene = opened.parser.saved_from_capture(), self._scene
+        capture_from_saved = torch.linalg.inv(saved_from_capture)
+        return TrainingFrames(
+            names,
+            opened.decisions,
+            lambda c2w: capture_from_saved @ scene.recover(c2w),
+            lambda c2w: scene.place(saved_from_capture @ c2w.double()),
+        )
 
     def _generate_dataparser_outputs(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, split: Split = "train", **kwargs: object
@@ -180,12 +187,16 @@ class MTCMDataParser(DataParser):
     def _scene(self) -> Scene:
         return scene_of(self._kept, self._opened.parser)
 
+    @cached_property
+    def capture(self) -> Capture:
+        """The capture as MTCM reads it."""
+        settings = self.config.filter
+        return read_capture(self.config.data, settings.source, settings.identity)
+
     @property
     def capture_output_dir(self) -> Path:
         """The folder of the capture's own decisions."""
-        settings, data = self.config.filter, self.config.data
-        capture = read_capture(data, settings.source, settings.identity)
-        return self.config.output_dir or default_output_dir(data, capture)
+        return self.config.output_dir or default_output_dir(self.config.data, self.capture)
 
     @property
     def _derived(self) -> Path:

@@ -20,6 +20,7 @@ from torch.cuda.amp.grad_scaler import GradScaler
 from mtcm_nerfstudio.nerf.joint.objective import relative_cost
 from mtcm_nerfstudio.nerf.joint.photometric import moved_camera, moved_rays
 from mtcm_nerfstudio.nerf.joint.transformer import FromTheNerf, JointTransformer
+from mtcm_nerfstudio.nerf.overruling import PersonsWord
 
 _STEPS_PER_HISTOGRAM = 100
 _SEEN_ENOUGH = 3
@@ -39,6 +40,8 @@ class JointHook:
         """
         self.joint, self.settings = joint, joint.settings
         self.grad_scaler, self.world_size = grad_scaler, world_size
+        self.person: PersonsWord | None = None
+        """What a person said while the run was under way; the pipeline sets it."""
         self._twist: Tensor | None = None
         self._slope = torch.zeros(joint.frames, 6)
         self._steps = 0
@@ -55,7 +58,7 @@ class JointHook:
 
     def weights_of(self, frames: Int[Tensor, " ray"]) -> Float[Tensor, " ray"]:
         """Return the weights of rays, 1 on the mean of all frames."""
-        weight = self.joint.weight
+        weight = self.joint.weight if self.person is None else self.person.weights(self.joint.weight)
         return weight[frames] / weight.mean().clamp(min=1e-6)
 
     def moved_rays(self, rays: RayBundle, frames: Int[Tensor, " ray"], step: int) -> RayBundle:

@@ -1,0 +1,89 @@
+"""What a person decides while a NeRF trains: frames that are dropped in the viewer stop counting at once.
+
+The viewer writes into the capture's decisions, and so does ``ns-mtcm-view`` or an editor; a run looks at the file now
+and then. A frame of its training set that a person drops gets weight 0, and its weight back when it is kept again. What
+is sampled cannot change while nerfstudio trains, so a frame that is not in the training set has to wait for the next
+run.
+"""
+
+import time
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mtcm_nerfstudio import decisions as decisions_file
+from mtcm_nerfstudio.decisions import Decisions
+
+_SECONDS = 1.0
+"""Least time from one look at the file to the next."""
+
+
+class PersonsWord:
+    """Follows what a person says of the frames that a run trains on."""
+
+    def __init__(self, path: Path, names: tuple[str, ...], begun_with: Decisions) -> None:
+        """Begin with what holds at the start of a run.
+
+        Args:
+            path: of the capture's decisions; they need not be there.
+            names: of the training frames.
+            begun_with: the decisions that the run trains by.
+        """
+        self.path, self.names = path, names
+        self.says = torch.full((len(names),), torch.nan)
+        """0 where a person dropped a training frame since, 1 where one was put back or taken off trial, else NaN."""
+        self._begun = begun_with.by_person
+        self._known = {frame.file_path for frame in begun_with.kept}
+        self._stamp = self._look()
+        self._last = 0.0
+
+    @property
+    def has_spoken(self) -> bool:
+        """Whether there is anything to go by."""
+        return bool(self.says.isfinite().any())
+
+    def hear(self) -> list[str]:
+        """Look at the file, if it is time to and it has changed; returns what to tell the user."""
+        now = time.monotonic()
+        if now - self._last < _SECONDS:
+            return []
+        self._last = now
+        stamp = self._look()
+        if stamp == self._stamp or stamp is None:
+            return []
+        self._stamp = stamp
+        try:
+            persons = decisions_file.read(self.path).by_person
+        except (OSError, ValueError) as error:
+            return [f"MTCM: {error}"]
+        return self._take_up(persons)
+
+    def weights(self, weight: Float[Tensor, " frame"]) -> Float[Tensor, " frame"]:
+        """Return weights of the training frames with a person's word in them."""
+        says = self.says.to(weight)
+        return torch.where(says.isfinite(), says, weight)
+
+    def _take_up(self, persons: dict[str, bool]) -> list[str]:
+        told = []
+        for row, name in enumerate(self.names):
+            before = float(self.says[row])
+            new = name in persons and persons[name] != self._begun.get(name)
+            now = float(persons[name]) if new else torch.nan
+            if before == now or (before != before and now != now):
+                continue
+            self.says[row] = now
+            told.append(f"MTCM: {name} {'no longer counts' if now == 0 else 'counts again'} in this training")
+        for name, kept in persons.items():
+            if kept and name not in self.names and name not in self._known and not self._begun.get(name):
+                self._known.add(name)
+                told.append(f"MTCM: {name} is kept from the next run on: start training again to use it")
+        return told
+
+    def _look(self) -> tuple[int, int] | None:
+        try:
+            found = self.path.stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_ino

@@ -1,0 +1,100 @@
+"""The tie between nerfstudio's viewer and our panel.
+
+nerfstudio finds a ``ViewerControl`` among the public attributes of a pipeline and hands it the viewer, in ``ns-train``
+as in ``ns-viewer``. With a stock method there is no pipeline of ours, and so no panel.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from nerfstudio.utils.rich_utils import CONSOLE
+from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO
+from nerfstudio.viewer.viewer_elements import ViewerControl
+from torch import Tensor
+
+from mtcm_nerfstudio import decisions as decisions_file
+from mtcm_nerfstudio.capture.capture import Capture
+from mtcm_nerfstudio.filtering import write_exports
+from mtcm_nerfstudio.nerf.dataparser.parser import MTCMDataParser
+from mtcm_nerfstudio.viewer.pictures import Pictures
+from mtcm_nerfstudio.viewer.session import Session
+from mtcm_nerfstudio.viewer.shown import Placing, shown
+from mtcm_nerfstudio.viewer.table.server import TableServer
+from mtcm_nerfstudio.viewer.viewing import Viewing
+
+_HOST, _PORT = "127.0.0.1", 7020
+_FOLDER = "MTCM"
+
+
+class MTCMPanel(ViewerControl):
+    """Shows the capture's frames in nerfstudio's viewer, and what training makes of them."""
+
+    def __init__(self, parser: MTCMDataParser) -> None:
+        """Wait for a viewer."""
+        self._parser = parser
+        self._session: Session | None = None
+        self._live: dict[str, Float[Tensor, " trained"]] = {}
+
+    def _setup(self, viewer: Any) -> None:
+        """Build the panel; nerfstudio calls this with its viewer."""
+        super()._setup(viewer)
+        capture, server = self._parser.capture, self.viser_server
+        try:
+            self._session = self._opened(capture)
+        except (OSError, ValueError) as error:
+            CONSOLE.print(f"MTCM: no panel in the viewer: {error}", markup=False, highlight=False, soft_wrap=True)
+            return
+        # Points stay out: nerfstudio's scene is what the NeRF renders.
+        what = shown(capture, in_nerfstudio(self._parser), points=False)
+        pictures = Pictures(what.images)
+        table = TableServer(self._session, pictures, _HOST, _PORT, capture.name)
+        with server.gui.add_folder(_FOLDER):
+            viewing = Viewing(server, self._session, what, pictures, table.address, pictures_at_first=False)
+        table.start(server.get_port(), viewing.go_there)
+        CONSOLE.print(f"MTCM: all frames in a table: {table.address}")
+        self.show(self._live)
+
+    def show(self, live: Mapping[str, Float[Tensor, " trained"]]) -> None:
+        """Let the panel say what training makes of its frames, in the training set's order."""
+        self._live = dict(live)
+        if self._session is None or not live:
+            return
+        frames = self._session.state.decisions.frames
+        row_of = {name: row for row, name in enumerate(self._parser.training_frames().names)}
+        rows = np.array([row_of.get(frame.file_path, -1) for frame in frames])
+        self._session.show_live({name: _spread(values, rows) for name, values in live.items()})
+
+    def _opened(self, capture: Capture) -> Session:
+        """Open the capture's own decisions, so that what a person says here outlives the run.
+
+        The run's copy is left alone: a trained model's frames and poses are those that it was trained with.
+        """
+        folder = self._parser.capture_output_dir
+        path = folder / decisions_file.FILE_NAME
+        if not path.is_file():
+            decisions_file.write(self._parser.training_frames().decisions, path)
+        session = Session(path, lambda decisions: write_exports(decisions, capture, folder))
+        if [f.file_path for f in session.state.decisions.frames] != [f.file_path for f in capture.frames]:
+            raise ValueError(f"{path} lists other frames than the capture has: run ns-mtcm-filter")
+        return session
+
+
+def in_nerfstudio(parser: MTCMDataParser) -> Placing:
+    """Return what takes the capture's poses into nerfstudio's viewer."""
+    frames = parser.training_frames()
+
+    def placing(c2w: Float[np.ndarray, "n 4 4"]) -> Float[np.ndarray, "n 4 4"]:
+        placed = frames.scene_from_capture(torch.from_numpy(c2w)).numpy().copy()
+        placed[:, :3, 3] *= VISER_NERFSTUDIO_SCALE_RATIO
+        return placed
+
+    return placing
+
+
+def _spread(values: Float[Tensor, " trained"], rows: np.ndarray) -> Float[np.ndarray, " frame"]:
+    """Return values of training frames for all frames; NaN where a frame is not trained on."""
+    known = np.append(values.detach().double().cpu().numpy(), np.nan)
+    return known[rows]

@@ -1,0 +1,122 @@
+"""One session for everybody who looks: what is written, what is taken back, what somebody else wrote."""
+
+import json
+
+import pytest
+from looked_at import COUNT, DROPPED, FILES, REPAIRED, looked_at, on_disk
+
+from mtcm_nerfstudio import decisions as decisions_file
+from mtcm_nerfstudio.viewer.session import Session, worst_first
+
+
+@pytest.fixture
+def result(tmp_path):
+    return looked_at(tmp_path)
+
+
+@pytest.fixture
+def session(result):
+    return Session(result.output_dir / decisions_file.FILE_NAME)
+
+
+def test_verdicts_are_those_of_the_file(session):
+    verdicts = session.state.verdicts
+    assert [FILES[i] for i, verdict in enumerate(verdicts) if verdict == "dropped"] == list(DROPPED)
+    assert [i for i, verdict in enumerate(verdicts) if verdict == "repaired"] == [REPAIRED]
+    assert verdicts.count("kept") == COUNT - 3
+
+
+def test_a_decision_is_on_disk_at_once_and_in_a_persons_name(session, result):
+    session.decide(False, 0)
+    assert on_disk(result, 0) == (False, "person")
+    session.decide(True, 3)
+    assert on_disk(result, 3) == (True, "person")
+    assert session.state.verdicts[3] == "kept" and session.state.selected == 3
+
+
+def test_undo_goes_back_step_by_step_to_what_the_model_said(session, result):
+    path = result.output_dir / decisions_file.FILE_NAME
+    before = path.read_text()
+    session.decide(False, REPAIRED)
+    session.decide(False, 0)
+    session.decide(True, 0)
+    for expected in ((False, "person"), (True, "model")):
+        session.undo()
+        assert on_disk(result, 0) == expected
+    session.undo()
+    assert path.read_text() == before  # the repaired pose, too
+    session.undo()
+    assert session.state.message == "Nothing to undo."
+
+
+def test_a_threshold_that_is_tried_out_writes_nothing_and_leaves_persons_alone(session, result):
+    session.decide(True, 3)
+    before = (result.output_dir / decisions_file.FILE_NAME).read_text()
+    session.try_threshold(0.05)
+    verdicts = session.state.verdicts
+    assert verdicts.count("dropped") == COUNT - 2  # all but the person's and the repaired one
+    assert verdicts[3] == "kept" and verdicts[REPAIRED] == "repaired" and session.state.is_trial
+    session.try_threshold(1.0)
+    assert session.state.verdicts.count("kept") == COUNT
+    session.try_threshold(session.state.decisions.threshold)
+    assert session.state.verdicts.count("dropped") == 1 and not session.state.is_trial
+    assert (result.output_dir / decisions_file.FILE_NAME).read_text() == before
+
+
+def test_what_another_program_writes_is_taken_up_and_not_overwritten(session, result):
+    path = result.output_dir / decisions_file.FILE_NAME
+    decisions_file.write(decisions_file.read(path).decided_by_person(FILES[7], False), path)
+    session.decide(False, 0)  # without having looked again
+    assert on_disk(result, 7) == (False, "person") and on_disk(result, 0) == (False, "person")
+    decisions_file.write(decisions_file.read(path).decided_by_person(FILES[8], False), path)
+    assert session.look_again() and session.state.verdicts[8] == "dropped"
+    assert not session.look_again()
+
+
+def test_a_file_that_is_damaged_meanwhile_is_said_and_survived(session, result):
+    path = result.output_dir / decisions_file.FILE_NAME
+    path.write_text("{")
+    session.look_again()
+    assert str(path) in session.state.message and len(session.state.verdicts) == COUNT
+
+
+def test_a_frame_that_cannot_be_trained_on_stays_dropped(session, result):
+    path = result.output_dir / decisions_file.FILE_NAME
+    record = json.loads(path.read_text())
+    record["frames"][2] |= {"kept": False, "reason": "missing image", "decided_by": "rule"}
+    path.write_text(json.dumps(record))
+    session.decide(True, 2)
+    assert on_disk(result, 2) == (False, "rule") and "cannot be kept" in session.state.message
+
+
+def test_next_and_previous_go_through_the_worst_first(session):
+    order = worst_first(session.state.decisions).tolist()
+    seen = []
+    for _ in range(3):
+        session.step(1)
+        seen.append(session.state.selected)
+    assert seen == order[:3] and {FILES[i] for i in seen[:2]} == set(DROPPED)
+    session.step(-1)
+    assert session.state.selected == order[1]
+    session.select(order[0])
+    session.step(-1)
+    assert session.state.selected == order[-1]
+
+
+def test_listeners_hear_of_every_change_until_they_go(session):
+    heard = []
+    end = session.subscribe(lambda: heard.append(session.state.selected))
+    session.select(4)
+    end()
+    session.select(5)
+    assert heard == [4]
+    with pytest.raises(ValueError, match="no frame 99"):
+        session.select(99)
+
+
+def test_exports_follow_a_decision(result):
+    session = Session(result.output_dir / decisions_file.FILE_NAME, lambda decisions: written.append(decisions))
+    written = []
+    session.decide(False, 0)
+    session.undo()
+    assert [one.frames[0].kept for one in written] == [False, True]
