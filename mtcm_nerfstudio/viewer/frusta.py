@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, UInt32
 
-from mtcm_nerfstudio.capture.poses import geometric_median
+from mtcm_nerfstudio.capture.poses import geometric_median, matrix_from_wxyz
 
 _SIDES = ((0, 1, 2), (0, 2, 3), (0, 3, 4), (0, 4, 1))
 _ROOF = ((1, 2, 6),)
@@ -81,6 +81,22 @@ def picked(
     nearest = np.where(hit, distance, np.inf).min(axis=1)
     best = int(nearest.argmin()) if len(nearest) else 0
     return best if len(nearest) and np.isfinite(nearest[best]) else None
+
+
+def ray_through(
+    wxyz: Float[np.ndarray, "4"], fov: float, aspect: float, place: tuple[float, float]
+) -> Float[np.ndarray, "3"]:
+    """Return the direction in which a camera sees a place in its picture.
+
+    Args:
+        wxyz: of the camera in the world, in OpenCV's convention (y down, looking along z) as viser has it.
+        fov: vertical, in radians.
+        aspect: width over height.
+        place: in the picture, from (0, 0) above left to (1, 1).
+    """
+    half = np.tan(0.5 * fov)
+    local = np.array([(2.0 * place[0] - 1.0) * half * aspect, (2.0 * place[1] - 1.0) * half, 1.0])
+    return matrix_from_wxyz(wxyz[None])[0] @ local
 
 
 def usual_size(c2w: Float[np.ndarray, "n 4 4"]) -> float:

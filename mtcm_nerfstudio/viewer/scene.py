@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from mtcm_nerfstudio.capture.poses import wxyz_from_matrix
 from mtcm_nerfstudio.viewer.colours import SIGNS, VERDICTS, ColourBy, Rgb, colours_of
-from mtcm_nerfstudio.viewer.frusta import Mesh, frusta, picked, segments
+from mtcm_nerfstudio.viewer.frusta import Mesh, frusta, picked, ray_through, segments
 from mtcm_nerfstudio.viewer.pictures import Pictures
 from mtcm_nerfstudio.viewer.session import State, worst_first
 from mtcm_nerfstudio.viewer.shown import Shown
@@ -133,7 +133,10 @@ class Scene:
         return self._api.add_mesh_simple(name, mesh.vertices, mesh.faces, color=colour, side="double", **more)
 
     def _clicked(self, event: Any) -> None:
-        origin, direction = np.array(event.ray_origin), np.array(event.ray_direction)
+        # The event has a ray, too, but viser 0.2.7 often leaves it at its default.
+        camera, place = event.client.camera, event.screen_pos
+        direction = ray_through(np.array(camera.wxyz), camera.fov, camera.aspect, (place[0], place[1]))
+        origin = np.array(camera.position)
         found = picked(origin, direction, self._poses, self._shown.tangents, self._shown.size)
         if found is not None:
             self._on_pick(found)

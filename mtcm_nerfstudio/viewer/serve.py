@@ -61,7 +61,7 @@ def served(result: FilterResult, host: str = "127.0.0.1", port: int = 7020) -> I
         )
         server.scene.set_up_direction("+y")
         server.scene.set_background_image(np.full((1, 1, 3), 24, dtype=np.uint8))
-        eye = _EYE * _extent(what)
+        eye = first_eye(what)
         server.on_client_connect(lambda client: _stand(client, eye))
         viewing = Viewing(server, session, what, pictures)
         table.start(server.get_port(), viewing.go_there)
@@ -74,10 +74,10 @@ def served(result: FilterResult, host: str = "127.0.0.1", port: int = 7020) -> I
         server.stop()
 
 
-def _extent(what: Shown) -> float:
-    """Return how far out most cameras stand."""
+def first_eye(what: Shown) -> Float[np.ndarray, "3"]:
+    """Return where a page stands at first: outside of most cameras, and above them."""
     away = np.linalg.norm(what.claimed()[:, :3, 3], axis=1)
-    return float(np.nanquantile(away, 0.9)) if np.isfinite(away).any() else 1.0
+    return _EYE * (float(np.nanquantile(away, 0.9)) if np.isfinite(away).any() else 1.0)
 
 
 def _stand(client: Any, eye: Float[np.ndarray, "3"]) -> None:

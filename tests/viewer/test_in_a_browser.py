@@ -1,0 +1,146 @@
+"""The page in a real browser: what is clicked is done, what is done is seen, and two pages agree."""
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from browser import needs_browser, pages
+from looked_at import COUNT, FILES, looked_at, on_disk
+
+from mtcm_nerfstudio import decisions as decisions_file
+from mtcm_nerfstudio.viewer.serve import first_eye, served
+from mtcm_nerfstudio.viewer.shown import shown
+
+pytestmark = [pytest.mark.slow, needs_browser]
+PATIENCE = 60_000  # ms: tests run side by side, and WebGL in software
+
+
+@pytest.fixture
+def result(tmp_path):
+    return looked_at(tmp_path)
+
+
+@contextmanager
+def opened(result, count=1, **size):
+    with served(result, port=7420) as viewer, pages(count, **size) as found:
+        for page in found:
+            page.set_default_timeout(PATIENCE)
+            page.goto(viewer.page)
+            page.wait_for_selector("tr[data-frame]")
+            page.wait_for_function("document.querySelector('[data-count=kept]')")
+        yield viewer, *found
+        for page in found:
+            assert page.complaints == []
+
+
+def count(page, verdict: str) -> int:
+    return int(re.search(r"\d+", page.inner_text(f"[data-count={verdict}]"))[0])
+
+
+def wait_for_count(page, verdict: str, expected: int) -> None:
+    page.wait_for_function(
+        f"document.querySelector('[data-count={verdict}]').textContent.match(/\\d+/)[0] === '{expected}'"
+    )
+
+
+def test_a_decision_by_keyboard_and_by_button_is_on_disk_and_in_every_page(result):
+    with opened(result, 2) as (_, one, other):
+        assert count(one, "dropped") == 2 and count(one, "repaired") == 1
+        one.keyboard.press("n")
+        one.wait_for_selector("tr[data-frame='3'][aria-selected=true]")
+        other.wait_for_selector("tr[data-frame='3'][aria-selected=true]")
+        one.keyboard.press("k")
+        wait_for_count(other, "dropped", 1)
+        assert on_disk(result, 3) == (True, "person")
+        other.click("button[data-action=undo]")
+        wait_for_count(one, "dropped", 2)
+        assert on_disk(result, 3) == (False, "model")
+        other.click("tr[data-frame='9']")
+        one.wait_for_selector("tr[data-frame='9'][aria-selected=true]")
+        one.keyboard.press("d")
+        one.wait_for_function("document.getElementById('message').textContent.includes('dropped, written')")
+        assert on_disk(result, 9) == (False, "person")
+        assert "foreign" not in (result.output_dir / "filtered_images.txt").read_text()
+
+
+def test_the_threshold_recolours_and_writes_nothing(result):
+    before = (result.output_dir / decisions_file.FILE_NAME).read_text()
+    with opened(result) as (viewer, page):
+        page.focus("#threshold")
+        page.keyboard.press("Home")
+        wait_for_count(page, "dropped", COUNT - 1)  # all but the repaired one
+        assert "tried out" in page.inner_text("#value")
+        assert viewer.session.state.verdicts.count("dropped") == COUNT - 1
+        page.keyboard.press("End")
+        wait_for_count(page, "dropped", 0)
+    assert (result.output_dir / decisions_file.FILE_NAME).read_text() == before
+
+
+def test_the_table_sorts_searches_and_filters(result):
+    def listed(page):
+        return [int(row.get_attribute("data-frame")) for row in page.query_selector_all("tr[data-frame]")]
+
+    with opened(result) as (_, page):
+        assert listed(page)[:2] == [3, 9]
+        page.click("th:has-text('frame')")
+        assert listed(page)[0] == 0  # frame_2 comes before frame_10
+        assert listed(page)[:10] == list(range(10))
+        page.fill("#search", "frame_12")
+        assert listed(page) == [11]
+        page.fill("#search", "")
+        page.select_option("#reason", "foreign")
+        assert listed(page) == [9]
+        page.select_option("#reason", "=repaired")
+        assert [FILES[i] for i in listed(page)] == [FILES[15]]
+
+
+def test_a_click_on_a_camera_in_the_scene_looks_at_its_frame(result):
+    with opened(result, width=1400, height=800) as (viewer, page):
+        canvas = page.frame_locator("#scene").locator("canvas").nth(1)  # the first one is behind the scene
+        canvas.wait_for()
+        page.wait_for_timeout(5000)
+        box = canvas.bounding_box()
+        what = shown(result.capture)
+        for index in (20, 2):
+            x, y = on_screen(what, result, index, box["width"] / box["height"])
+            page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
+            page.wait_for_selector(f"tr[data-frame='{index}'][aria-selected=true]")
+            assert viewer.session.state.selected == index
+
+
+def on_screen(what, result, index: int, aspect: float, fov: float = np.radians(75.0)) -> np.ndarray:
+    """Where the middle of a frame's picture is for a page that has just been opened (viser's own field of view)."""
+    pose, eye = what.used(result.decisions)[index], first_eye(what)
+    forward = -eye / np.linalg.norm(eye)
+    right = np.cross(forward, [0.0, 1.0, 0.0])
+    right /= np.linalg.norm(right)
+    away = pose[:3, 3] - 0.9 * what.size * pose[:3, 2] - eye
+    depth = away @ forward * np.tan(0.5 * fov)
+    return 0.5 + 0.5 * np.array([away @ right / depth / aspect, away @ np.cross(right, forward) / depth * -1.0])
+
+
+def test_the_command_prints_its_address_and_stops_cleanly(result):
+    line = [sys.executable, "-m", "mtcm_nerfstudio.cli.view", "--data", str(result.capture.root), "--port", "7520"]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        said = ""
+        while "Ctrl-C" not in said:
+            said += process.stdout.readline()
+            assert process.poll() is None, process.stderr.read()
+        address = re.search(r"page: (http://127\.0\.0\.1:\d+)", said)[1]
+        with pages() as (page,):
+            page.goto(address, timeout=PATIENCE)
+            page.wait_for_selector("tr[data-frame]", timeout=PATIENCE)
+            start = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=20) == 0
+            assert time.monotonic() - start < 15
+    finally:
+        process.kill()
+    rest, errors = process.communicate()
+    assert rest.strip().endswith("stopped") and "Traceback" not in errors
