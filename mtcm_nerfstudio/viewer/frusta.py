@@ -23,6 +23,8 @@ _FACES = {
     "repaired": _SIDES + _ROOF + _RING,
     "suggested": _SIDES + _TIP,
 }
+_SOLID = {"kept": _SIDES, "dropped": _X + _TIP, "repaired": _SIDES + _X, "suggested": _SIDES + _TIP}
+"""The same for cameras that are filled, of which a browser draws thousands."""
 _PICKED = (*_SIDES, (1, 2, 3), (1, 3, 4))
 """Triangles that a pointer's ray can meet, whatever the verdict."""
 
@@ -35,7 +37,9 @@ class Mesh:
     faces: UInt32[np.ndarray, "f 3"]
 
 
-def frusta(c2w: Float[np.ndarray, "n 4 4"], tangents: Float[np.ndarray, "n 2"], size: float, verdict: str) -> Mesh:
+def frusta(
+    c2w: Float[np.ndarray, "n 4 4"], tangents: Float[np.ndarray, "n 2"], size: float, verdict: str, solid: bool = False
+) -> Mesh:
     """Return cameras of one verdict as one mesh.
 
     Args:
@@ -43,9 +47,12 @@ def frusta(c2w: Float[np.ndarray, "n 4 4"], tangents: Float[np.ndarray, "n 2"], 
         tangents: of half the horizontal and half the vertical field of view.
         size: distance of the picture from the camera, in the world's unit.
         verdict: whose shape they have.
+        solid: whether it is to be drawn filled, not as a wireframe.
     """
     vertices = _vertices(c2w, tangents, size)
-    faces = np.array(_FACES[verdict])[None] + vertices.shape[1] * np.arange(len(c2w))[:, None, None]
+    faces = (
+        np.array((_SOLID if solid else _FACES)[verdict])[None] + vertices.shape[1] * np.arange(len(c2w))[:, None, None]
+    )
     return Mesh(vertices.reshape(-1, 3).astype(np.float32), faces.reshape(-1, 3).astype(np.uint32))
 
 

@@ -24,6 +24,25 @@ let state = { selected: null, threshold: 0, decided: 0, suggested: 0, message: "
 let order = [];
 let sorting = { key: "inconsistency", down: true };
 let dragging = false;
+const drawnRows = new Map(); // by frame: the element, and the row as it was drawn
+const due = new Set(); // what is to be drawn
+
+function draw(...what) {
+  // Not at the screen's next frame: a heavy scene takes its time for one.
+  if (!due.size) setTimeout(drawDue, 25);
+  for (const one of what) due.add(one);
+}
+
+function drawDue() {
+  const now = new Set(due);
+  due.clear();
+  if (now.has("choices")) drawChoices();
+  if (now.has("order")) arrange();
+  if (now.has("counts")) drawCounts();
+  if (now.has("reveal")) reveal();
+  if (now.has("rows") || now.has("order")) drawRows();
+  if (now.has("frame")) drawFrame();
+}
 
 function columns() {
   return COLUMNS.filter((c) => !c.live || rows.some((row) => row[c.key] !== undefined));
@@ -77,13 +96,14 @@ function arrange() {
       return (down ? -sign : sign) || a - b;
     });
   $("shown").textContent = order.length === rows.length ? `${rows.length} frames` : `${order.length} of ${rows.length}`;
-  drawRows();
 }
 
 function drawRows() {
   const box = $("scroll");
   const first = Math.max(0, Math.floor(box.scrollTop / ROW) - 5);
   const last = Math.min(order.length, first + Math.ceil(box.clientHeight / ROW) + 12);
+  const visible = order.slice(first, last);
+  for (const i of drawnRows.keys()) if (!visible.includes(i)) drawnRows.delete(i);
   const spacer = (count) => {
     const cell = element("td", { colSpan: columns().length });
     cell.style.height = `${count * ROW}px`;
@@ -91,12 +111,21 @@ function drawRows() {
   };
   $("body").replaceChildren(
     spacer(first),
-    ...order.slice(first, last).map(drawnRow),
+    ...visible.map(drawnRow),
     spacer(order.length - last),
   );
 }
 
 function drawnRow(i) {
+  const known = drawnRows.get(i);
+  const key = JSON.stringify([rows[i], i === state.selected, columns().length]);
+  if (known && known.key === key) return known.drawn;
+  const drawn = newRow(i);
+  drawnRows.set(i, { key, drawn });
+  return drawn;
+}
+
+function newRow(i) {
   const row = rows[i];
   const cells = columns().map((column) => {
     const cell = element("td", { className: column.number ? "number" : column.key });
@@ -122,7 +151,7 @@ function drawHead() {
       const sort = () => {
         sorting = { key: column.key, down: sorting.key === column.key ? !sorting.down : Boolean(column.number) };
         drawHead();
-        arrange();
+        draw("order");
       };
       cell.onclick = sort;
       cell.onkeydown = (event) => event.key === "Enter" && sort();
@@ -161,9 +190,9 @@ function drawFrame() {
 }
 
 function drawCounts() {
-  const count = (name) => rows.filter((row) => row.verdict === name).length;
-  const parts = ["kept", "repaired", "dropped"].map((name) => [name, count(name)]);
-  parts.push(["suggested", state.suggested]);
+  const found = { kept: 0, repaired: 0, dropped: 0 };
+  for (const row of rows) found[row.verdict]++;
+  const parts = Object.entries({ ...found, suggested: state.suggested });
   $("counts").replaceChildren(
     ...parts.flatMap(([name, number], i) => {
       const part = element("b", { "data-count": name }, `${facts.signs[name]} ${number}`);
@@ -179,7 +208,9 @@ function drawCounts() {
   $("value").title = trial ? `To decide so: ns-mtcm-filter --threshold ${state.threshold.toFixed(2)}` : "";
 }
 
+const reasons = new Set();
 function drawChoices() {
+  for (const row of rows) reasons.add(row.reason);
   const choice = (id, all, values) => {
     const chosen = $(id).value;
     const options = values.map(([value, words]) => element("option", { value }, words));
@@ -199,14 +230,13 @@ function hear(news) {
   const width = columns().length;
   for (const [i, row] of Object.entries(changed)) Object.assign(rows[i], row);
   if (columns().length !== width) drawHead();
-  if (Object.keys(changed).length) {
-    drawChoices();
-    arrange();
-  }
-  drawCounts();
-  if (state.selected !== before.selected) reveal();
-  drawRows();
-  drawFrame();
+  const moves = ["verdict", "reason", "weight", "residual"].includes(sorting.key) || $("reason").value;
+  if (moves && Object.keys(changed).length) draw("order");
+  // Reasons and labels are few, and a threshold that is dragged changes none of them for long.
+  if (Object.values(changed).some((row) => !reasons.has(row.reason))) draw("choices");
+  if (state.selected !== before.selected) draw("reveal");
+  if (state.selected !== before.selected || state.message !== before.message || changed[state.selected]) draw("frame");
+  draw("counts", "rows");
 }
 
 function reveal() {
@@ -248,11 +278,11 @@ $("scene").addEventListener("mouseleave", () => {
   window.focus();
 });
 for (const button of document.querySelectorAll("button[data-action]")) button.onclick = () => act(button.dataset.action);
-$("scroll").addEventListener("scroll", drawRows);
-window.addEventListener("resize", drawRows);
-$("search").addEventListener("input", arrange);
-$("reason").addEventListener("change", arrange);
-$("label").addEventListener("change", arrange);
+$("scroll").addEventListener("scroll", () => draw("rows"));
+window.addEventListener("resize", () => draw("rows"));
+$("search").addEventListener("input", () => draw("order"));
+$("reason").addEventListener("change", () => draw("order"));
+$("label").addEventListener("change", () => draw("order"));
 $("threshold").addEventListener("input", (event) => {
   dragging = true;
   tryThreshold(Number(event.target.value));
@@ -262,11 +292,12 @@ $("threshold").addEventListener("change", () => (dragging = false));
 async function begin() {
   document.title = `MTCM: ${facts.name}`;
   $("name").textContent = facts.name;
-  $("scene").src = `http://${location.hostname}:${facts.scenePort}/?darkMode`;
+  // By its other name this machine is another site, so the browser gives the scene a process of its own.
+  const other = { "127.0.0.1": "localhost", localhost: "127.0.0.1" }[location.hostname] || location.hostname;
+  $("scene").src = `http://${other}:${facts.scenePort}/?darkMode`;
   rows = await (await fetch("rows.json")).json();
   drawHead();
-  drawChoices();
-  arrange();
+  draw("choices", "order", "frame");
   const news = new EventSource("news");
   news.onmessage = (event) => hear(JSON.parse(event.data));
   news.onerror = () => ($("message").textContent = "The viewer has been stopped, or cannot be reached.");
