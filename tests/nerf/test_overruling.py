@@ -1,0 +1,128 @@
+"""A person's word while a NeRF trains: heard from the file, counted at once, or said to need another run."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from deciding import decide
+from joint_run import stock_pipeline, tiny_config, train
+from tiny_capture import names, orbit, write_transforms
+
+from mtcm_nerfstudio import decisions as decisions_file
+from mtcm_nerfstudio.nerf import pipeline as pipeline_module
+from mtcm_nerfstudio.nerf.overruling import PersonsWord
+from mtcm_nerfstudio.nerf.viewing import in_nerfstudio
+
+COUNT = 14
+FILES = [f"images/{name}" for name in names(COUNT)]
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture
+def capture(tmp_path: Path) -> Path:
+    return write_transforms(tmp_path / "capture", orbit(COUNT))
+
+
+@pytest.fixture
+def file(capture: Path) -> Path:
+    return decide(capture / "mtcm" / decisions_file.FILE_NAME, FILES, {FILES[2]: "blur"})
+
+
+def say(file: Path, name: str, kept: bool) -> None:
+    decisions_file.write(decisions_file.read(file).decided_by_person(name, kept), file)
+
+
+def heard(word: PersonsWord) -> list[str]:
+    word._last = 0.0  # as if a second had passed
+    return word.hear()
+
+
+def test_a_frame_that_a_person_drops_counts_for_nothing_until_it_is_kept_again(file):
+    trained = tuple(FILES[i] for i in (0, 1, 3))
+    word = PersonsWord(file, trained, decisions_file.read(file))
+    assert heard(word) == [] and not word.has_spoken
+    say(file, FILES[1], False)
+    assert heard(word) == [f"MTCM: {FILES[1]} no longer counts in this training"]
+    assert word.weights(torch.tensor([0.5, 0.5, 0.5])).tolist() == [0.5, 0.0, 0.5]
+    assert heard(word) == []
+    say(file, FILES[1], True)
+    assert heard(word) == [f"MTCM: {FILES[1]} counts again in this training"]
+    assert word.weights(torch.tensor([0.5, 0.5, 0.5])).tolist() == [0.5, 1.0, 0.5]
+
+
+def test_what_was_decided_before_the_run_is_no_news(file):
+    say(file, FILES[1], True)
+    word = PersonsWord(file, tuple(FILES[:2]), decisions_file.read(file))
+    say(file, FILES[0], False)
+    heard(word)
+    assert word.says.isfinite().tolist() == [True, False]
+
+
+def test_a_frame_that_is_not_in_the_run_has_to_wait_and_that_is_said_once(file):
+    word = PersonsWord(file, (FILES[0],), decisions_file.read(file))
+    say(file, FILES[2], True)
+    assert heard(word) == [f"MTCM: {FILES[2]} is kept from the next run on: start training again to use it"]
+    say(file, FILES[3], True)  # an evaluation frame, which the filter kept
+    assert heard(word) == []
+
+
+def test_a_file_that_is_gone_or_damaged_changes_nothing(file):
+    word = PersonsWord(file, (FILES[0],), decisions_file.read(file))
+    file.write_text("{")
+    assert "MTCM:" in heard(word)[0] and not word.has_spoken
+    file.unlink()
+    assert heard(word) == []
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_a_run_takes_a_persons_word_up(capture, file, tmp_path, monkeypatch, joint):
+    seen = []
+    real = pipeline_module.weighted
+
+    def noting(model, frames, weights, losses):
+        seen.append((frames, weights))
+        return real(model, frames, weights, losses)
+
+    monkeypatch.setattr(pipeline_module, "weighted", noting)
+    config = tiny_config(capture, file, enabled=joint, start=100)
+    pipeline = config.pipeline.setup(device="cpu", test_mode="val")
+    pipeline._trains_in = tmp_path
+    pipeline.train()
+    pipeline.get_train_loss_dict(0)
+    trained = pipeline.datamanager.dataparser.training_frames().names
+    say(file, trained[0], False)
+    pipeline._person._last = 0.0
+    seen.clear()
+    for step in range(1, 6):
+        _, losses, _ = pipeline.get_train_loss_dict(step)
+        assert torch.isfinite(sum(losses.values()))
+    frames = torch.cat([one for one, _ in seen])
+    weights = torch.cat([one for _, one in seen])
+    assert (weights[frames == 0] == 0).all() and (frames == 0).any() and (weights[frames != 0] > 0).all()
+
+
+def test_as_long_as_nobody_says_anything_training_is_stock(capture, file, tmp_path):
+    config = tiny_config(capture, file, enabled=False)
+    ours, _ = train(config, 1)
+    stock, _ = train(config, 1, stock_pipeline(config))
+    ours._trains_in = tmp_path
+    for step in (1, 2):
+        torch.manual_seed(step)
+        first = ours.get_train_loss_dict(step)[1]
+        torch.manual_seed(step)
+        second = stock.get_train_loss_dict(step)[1]
+        assert {name: float(value) for name, value in first.items()} == {n: float(v) for n, v in second.items()}
+
+
+def test_the_panel_stands_the_cameras_where_nerfstudio_trains_them(capture, file):
+    config = tiny_config(capture, file, enabled=False)
+    pipeline = config.pipeline.setup(device="cpu", test_mode="val")
+    parser = pipeline.datamanager.dataparser
+    names_of = parser.training_frames().names
+    claimed = np.stack([frame.c2w for frame in parser.capture.frames if frame.file_path in names_of])
+    placed = in_nerfstudio(parser)(claimed.astype(np.float64))
+    cameras = pipeline.datamanager.train_dataset.cameras.camera_to_worlds.double().numpy()
+    order = [names_of.index(frame.file_path) for frame in parser.capture.frames if frame.file_path in names_of]
+    np.testing.assert_allclose(placed[:, :3, :3], cameras[order][:, :, :3], atol=1e-5)
+    np.testing.assert_allclose(placed[:, :3, 3] / 10.0, cameras[order][:, :, 3], atol=1e-5)
