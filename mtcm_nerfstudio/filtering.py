@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from mtcm_nerfstudio import decisions as decisions_file
 from mtcm_nerfstudio.capture.capture import Capture
-from mtcm_nerfstudio.capture.colmap import scene_points
+from mtcm_nerfstudio.capture.model import scene_points
 from mtcm_nerfstudio.capture.read import SourceChoice, read_capture
 from mtcm_nerfstudio.consistency.checkpoint import CheckpointCard, load_checkpoint, read_card
 from mtcm_nerfstudio.decisions import UNUSABLE, Decisions, FrameDecision, Matrix

@@ -5,7 +5,6 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pycolmap
-from jaxtyping import Float
 
 from mtcm_nerfstudio.capture.capture import Capture, Frame, Intrinsics, in_temporal_order
 from mtcm_nerfstudio.capture.images import list_images, mask_beside, read_exif
@@ -88,13 +87,6 @@ def read_model(model_dir: Path) -> pycolmap.Reconstruction:
     except (RuntimeError, ValueError, IndexError, KeyError) as error:
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         raise ValueError(f"{model_dir}: cannot be read as a COLMAP model ({reason})") from error
-
-
-def scene_points(capture: Capture) -> Float[np.ndarray, "n 3"] | None:
-    """Return the points of the COLMAP model that a capture was read from, in its world; None where it was not."""
-    if capture.source != "colmap" or capture.model_dir is None:
-        return None
-    return np.array([point.xyz for point in read_model(capture.model_dir).points3D.values()]).reshape(-1, 3)
 
 
 def _refuse_cut_files(model_dir: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mtcm_nerfstudio.capture.capture import Capture, Frame
-from mtcm_nerfstudio.capture.colmap import scene_points
+from mtcm_nerfstudio.capture.model import scene_points
 from mtcm_nerfstudio.capture.poses import capture_frame, far_away
 from mtcm_nerfstudio.decisions import Decisions
 from mtcm_nerfstudio.viewer.frusta import usual_size

@@ -1,7 +1,6 @@
 """A drop-in capture of the kept frames, for any tool that reads transforms.json or a COLMAP model."""
 
 import json
-import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,17 +8,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-import pycolmap
 
 from mtcm_nerfstudio.capture.capture import Capture, Frame
-from mtcm_nerfstudio.capture.colmap import IMAGE_FOLDERS, find_model, read_model
+from mtcm_nerfstudio.capture.model import model_of, name_below_images
 from mtcm_nerfstudio.capture.transforms import load_transforms
 from mtcm_nerfstudio.capture.writing.files import link_or_copy, transforms_meta, write_colmap_model
 from mtcm_nerfstudio.capture.writing.tracks import (
     Placed,
     World,
-    fit_world,
-    model_c2w,
     new_images,
     thinned,
     world_from_meta,
@@ -81,7 +77,7 @@ def export_capture(capture: Capture, decisions: Decisions, out: Path) -> Exporte
 
 def exported_names(file_paths: Sequence[str]) -> dict[str, str]:
     """Return each image's name below ``images/``, by its ``file_path``: unique, and never outside of it."""
-    short = {path: _short_name(path) for path in file_paths}
+    short = {path: name_below_images(path) for path in file_paths}
     counts: dict[str, int] = {}
     for name in short.values():
         counts[name] = counts.get(name, 0) + 1
@@ -89,13 +85,6 @@ def exported_names(file_paths: Sequence[str]) -> dict[str, str]:
         path: name if counts[name] == 1 else f"{number:05d}/{PurePosixPath(name).name}"
         for number, (path, name) in enumerate(short.items())
     }
-
-
-def _short_name(file_path: str) -> str:
-    path = PurePosixPath(file_path)
-    if path.is_absolute() or ".." in path.parts:
-        return path.name
-    return str(PurePosixPath(*path.parts[1:])) if len(path.parts) > 1 and path.parts[0] in IMAGE_FOLDERS else str(path)
 
 
 def _check_target(capture: Capture, out: Path) -> None:
@@ -250,39 +239,9 @@ def _write_model(
 
 
 def _with_tracks(capture: Capture, placed: Sequence[Placed]) -> tuple[Any, tuple[str, ...]]:
-    model_dir = capture.model_dir or (find_model(capture.root) if capture.source == "transforms" else None)
-    if model_dir is None:
+    model = model_of(capture)
+    if model is None:
         return None, ()
-    model = read_model(model_dir)
-    found = _found_images(capture, model)
-    both = [frame for frame in capture.frames if frame.file_path in found and frame.has_usable_pose]
-    poses = [frame.c2w for frame in both if frame.c2w is not None]
-    world = fit_world(
-        np.array([model_c2w(found[frame.file_path]) for frame in both]).reshape(-1, 4, 4),
-        np.array(poses).reshape(-1, 4, 4),
-    )
-    if world is None:
-        return None, (f"{model_dir}: is of another reconstruction than the poses: its points are left out.",)
-    return thinned(placed, model, found, world), ()
-
-
-def _found_images(capture: Capture, model: pycolmap.Reconstruction) -> dict[str, pycolmap.Image]:
-    """Find the model's image of each frame: by its path, by its path below ``images/``, or by a name that is unique."""
-    posed = [image for image in model.images.values() if image.has_pose and _finite(image)]
-    by_name = {image.name: image for image in posed}
-    stems: dict[str, list[pycolmap.Image]] = {}
-    for image in posed:
-        stems.setdefault(PurePosixPath(image.name).name, []).append(image)
-    found = {}
-    for frame in capture.frames:
-        path = PurePosixPath(frame.file_path)
-        alike = stems.get(path.name, [])
-        image = by_name.get(str(path)) or by_name.get(_short_name(frame.file_path))
-        image = image or (alike[0] if len(alike) == 1 else None)
-        if image is not None:
-            found[frame.file_path] = image
-    return found
-
-
-def _finite(image: pycolmap.Image) -> bool:
-    return all(math.isfinite(number) for number in image.cam_from_world().matrix().ravel())
+    if model.world is None:
+        return None, (f"{model.folder}: is of another reconstruction than the poses: its points are left out.",)
+    return thinned(placed, model.reconstruction, model.images, model.world), ()
