@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 from browser import needs_browser, pages
-from looked_at import COUNT, FILES, looked_at, on_disk
+from looked_at import COUNT, looked_at, on_disk
 
 from mtcm_nerfstudio import decisions as decisions_file
 from mtcm_nerfstudio.viewer.serve import first_eye, served
