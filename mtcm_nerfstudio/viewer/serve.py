@@ -17,7 +17,7 @@ from mtcm_nerfstudio.viewer.shown import Shown, shown
 from mtcm_nerfstudio.viewer.table.server import TableServer
 from mtcm_nerfstudio.viewer.viewing import Viewing
 
-_EYE = np.array([0.8, 1.1, 1.6])
+_EYE = np.array([0.9, 1.2, 1.8])
 """Where a page stands at first, as a multiple of how far out the cameras are."""
 
 
