@@ -83,7 +83,7 @@ class MTCMPipeline(VanillaPipeline):
         self._person, self.panel = None, None
         parser = getattr(self.datamanager, "dataparser", None)
         if isinstance(parser, MTCMDataParser):
-            self.panel = MTCMPanel(parser)
+            self.panel = MTCMPanel(parser, self._live)
         if not config.joint.enabled:
             return
         filtering = self._parser.config.filter
@@ -102,8 +102,8 @@ class MTCMPipeline(VanillaPipeline):
             return super().get_train_loss_dict(step) if person is None else self._train_overruled(person, step)
         hook.person = person
         logged = hook.before_step(step)
-        if logged:
-            self._show()
+        if logged and self.panel is not None:
+            self.panel.refresh()
         given, batch = self.datamanager.next_train(step)
         if isinstance(given, Cameras):
             outputs, losses, metrics = self._train_on_image(joint, hook, given, batch, step)
@@ -211,10 +211,11 @@ class MTCMPipeline(VanillaPipeline):
         with weighted(self.model, frames, weight[frames], losses_of_frames):
             return outputs, self.model.get_loss_dict(outputs, batch, metrics), metrics
 
-    def _show(self) -> None:
-        """Let the viewer's panel show what the transformer and the NeRF say of the frames."""
-        if self.joint is not None and self.panel is not None and int(self.joint.refreshes):
-            self.panel.show({"weight": self.joint.weight, "residual": self.joint.losses.average})
+    def _live(self) -> dict[str, Tensor]:
+        """Return what the transformer and the NeRF say of the training frames, for the viewer's panel."""
+        if self.joint is None or not int(self.joint.refreshes):
+            return {}
+        return {"weight": self.joint.weight, "residual": self.joint.losses.average}
 
     def _unseen_rays(self, share: float) -> UnseenRays | None:
         """Return what draws rays from the suggested views, where it is asked for and there are any."""

@@ -4,7 +4,7 @@ nerfstudio finds a ``ViewerControl`` among the public attributes of a pipeline a
 as in ``ns-viewer``. With a stock method there is no pipeline of ours, and so no panel.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -32,11 +32,16 @@ _FOLDER = "MTCM"
 class MTCMPanel(ViewerControl):
     """Shows the capture's frames in nerfstudio's viewer, and what training makes of them."""
 
-    def __init__(self, parser: MTCMDataParser) -> None:
-        """Wait for a viewer."""
-        self._parser = parser
+    def __init__(self, parser: MTCMDataParser, live: Callable[[], Mapping[str, Tensor]]) -> None:
+        """Wait for a viewer.
+
+        Args:
+            parser: of the capture.
+            live: returns what training makes of its frames, by what it is, in the training set's order; empty where
+                there is nothing to say.
+        """
+        self._parser, self._live = parser, live
         self._session: Session | None = None
-        self._live: dict[str, Float[Tensor, " trained"]] = {}
 
     def _setup(self, viewer: Any) -> None:
         """Build the panel; nerfstudio calls this with its viewer."""
@@ -55,11 +60,11 @@ class MTCMPanel(ViewerControl):
             viewing = Viewing(server, self._session, what, pictures, table.address, pictures_at_first=False)
         table.start(server.get_port(), viewing.go_there)
         CONSOLE.print(f"MTCM: all frames in a table: {table.address}")
-        self.show(self._live)
+        self.refresh()
 
-    def show(self, live: Mapping[str, Float[Tensor, " trained"]]) -> None:
-        """Let the panel say what training makes of its frames, in the training set's order."""
-        self._live = dict(live)
+    def refresh(self) -> None:
+        """Say what training makes of its frames now."""
+        live = {} if self._session is None else self._live()
         if self._session is None or not live:
             return
         frames = self._session.state.decisions.frames

@@ -1,10 +1,12 @@
 """A person's word while a NeRF trains: heard from the file, counted at once, or said to need another run."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import viser
 from deciding import decide
 from joint_run import stock_pipeline, tiny_config, train
 from tiny_capture import names, orbit, write_transforms
@@ -126,3 +128,26 @@ def test_the_panel_stands_the_cameras_where_nerfstudio_trains_them(capture, file
     order = [names_of.index(frame.file_path) for frame in parser.capture.frames if frame.file_path in names_of]
     np.testing.assert_allclose(placed[:, :3, :3], cameras[order][:, :, :3], atol=1e-5)
     np.testing.assert_allclose(placed[:, :3, 3] / 10.0, cameras[order][:, :, 3], atol=1e-5)
+
+
+def test_nerfstudios_viewer_finds_the_panel_and_the_panel_says_what_training_does(capture, file, tmp_path):
+    from nerfstudio.viewer.utils import parse_object
+    from nerfstudio.viewer.viewer_elements import ViewerControl
+
+    pipeline, _ = train(tiny_config(capture, file, start=1, every=1), 4)
+    assert [found for _, found in parse_object(pipeline, ViewerControl, "elements")] == [pipeline.panel]
+    server = viser.ViserServer(port=7930, verbose=False)
+    try:
+        pipeline.panel._setup(SimpleNamespace(viser_server=server))
+        session = pipeline.panel._session
+        trained = pipeline.datamanager.dataparser.training_frames().names
+        frames = session.state.decisions.frames
+        weight = session.state.live["weight"]
+        in_training = [frame.file_path in trained for frame in frames]
+        assert np.isfinite(weight).tolist() == in_training
+        row = [frame.file_path for frame in frames].index(trained[0])
+        assert weight[row] == pytest.approx(float(pipeline.joint.weight[0]))
+        session.decide(False, row)
+        assert not decisions_file.read(file).frames[row].kept
+    finally:
+        server.stop()
