@@ -12,7 +12,7 @@ from mtcm_nerfstudio.capture.images import UnreadableImageError, read_rgb
 from mtcm_nerfstudio.viewer.colours import Rgb
 
 _QUALITY = 80
-_IN_MEMORY = 4096
+_IN_MEMORY = 1024
 
 
 class Pictures:

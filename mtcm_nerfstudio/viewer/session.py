@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from mtcm_nerfstudio import decisions as decisions_file
-from mtcm_nerfstudio.decisions import Decisions, FrameDecision
+from mtcm_nerfstudio.decisions import Decisions, FrameDecision, Matrix
 
 Verdict = Literal["kept", "repaired", "dropped"]
 
@@ -69,6 +69,7 @@ class Session:
         self._decisions, self._stamp = decisions_file.read(path), _stamp(path)
         self._threshold, self._selected = self._decisions.threshold, None
         self._live: dict[str, Float[np.ndarray, " frame"]] = {}
+        self._repairs: dict[str, Matrix | None] = {}
         self._message = ""
         self._state = self._made()
 
@@ -118,12 +119,11 @@ class Session:
             self._take_up()
             before = self._decisions.frames[index]
             try:
-                decided = self._decisions.decided_by_person(before.file_path, kept)
-            except ValueError as error:
-                self._message = f"{error}."
+                self._write(self._with_repair(self._decisions.decided_by_person(before.file_path, kept), index))
+            except (ValueError, OSError) as error:
+                self._message = f"Nothing is decided: {error}."
                 return
             self._undo.append(before)
-            self._write(decided)
             self._selected = index
             self._message = f"{before.file_path}: {'kept' if kept else 'dropped'}, written to {self.path.name}."
 
@@ -137,7 +137,12 @@ class Session:
                 if before.file_path in index:  # a rerun may have lost it
                     frames = list(self._decisions.frames)
                     frames[index[before.file_path]] = before
-                    self._write(replace(self._decisions, frames=tuple(frames)))
+                    try:
+                        self._write(replace(self._decisions, frames=tuple(frames)))
+                    except OSError as error:
+                        self._message = f"Nothing is undone: {error}."
+                        self._undo.append(before)
+                        return
                     self._selected = index[before.file_path]
                     self._message = f"{before.file_path}: back to what it was ({_said(before)})."
                     return
@@ -160,6 +165,16 @@ class Session:
         with self._changing():
             self._take_up()
         return True
+
+    def _with_repair(self, decisions: Decisions, index: int) -> Decisions:
+        """Return decisions in which a frame that is kept again has the repaired pose that it had once."""
+        frame = decisions.frames[index]
+        pose = self._repairs.get(frame.file_path)
+        if not frame.kept or frame.repaired_transform_matrix is not None or pose is None:
+            return decisions
+        frames = list(decisions.frames)
+        frames[index] = replace(frame, repaired_transform_matrix=pose, reason="pose")
+        return replace(decisions, frames=tuple(frames))
 
     def _take_up(self) -> None:
         """Read what another program may have written since; a file that cannot be read just now stays unread."""
@@ -185,6 +200,7 @@ class Session:
             self._export(decisions)
 
     def _made(self) -> State:
+        self._repairs |= {frame.file_path: frame.repaired_transform_matrix for frame in self._decisions.repaired}
         return State(
             self._decisions,
             tuple(verdict_at(frame, self._decisions, self._threshold) for frame in self._decisions.frames),

@@ -4,6 +4,7 @@ Whatever happens only says that something is to be drawn. The thread draws the n
 faster than that skips what nobody would have seen.
 """
 
+import logging
 import threading
 from typing import Any
 
@@ -17,6 +18,7 @@ from mtcm_nerfstudio.viewer.scene import Scene
 from mtcm_nerfstudio.viewer.session import Session
 from mtcm_nerfstudio.viewer.shown import Shown
 
+_LOG = logging.getLogger(__name__)
 _FILE_SECONDS = 1.0
 """How often the file is looked at for what another program wrote."""
 
@@ -96,11 +98,17 @@ class Viewing:
             self._due.clear()
             if self._stopped.is_set():
                 return
-            state, look = self._session.state, self._panel.look
-            self._scene.draw(state, look)
-            self._panel.draw(state)
-            for page in list(self._pages.values()):
-                page.draw(state, look)
+            try:
+                self._draw_once()
+            except Exception:  # whatever it was, the next change is to be drawn again
+                _LOG.exception("the viewer could not draw")
+
+    def _draw_once(self) -> None:
+        state, look = self._session.state, self._panel.look
+        self._scene.draw(state, look)
+        self._panel.draw(state)
+        for page in list(self._pages.values()):
+            page.draw(state, look)
 
     def _watch(self) -> None:
         """Look at the file now and then, and choose pictures anew for cameras that came to rest."""

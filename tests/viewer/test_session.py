@@ -120,3 +120,23 @@ def test_exports_follow_a_decision(result):
     session.decide(False, 0)
     session.undo()
     assert [one.frames[0].kept for one in written] == [False, True]
+
+
+def test_a_repaired_frame_that_is_dropped_and_kept_again_has_its_repaired_pose(session):
+    before = session.state.decisions.frames[REPAIRED]
+    session.decide(False, REPAIRED)
+    session.decide(True, REPAIRED)
+    after = session.state.decisions.frames[REPAIRED]
+    assert after.repaired_transform_matrix == before.repaired_transform_matrix and after.reason == "pose"
+    assert session.state.verdicts[REPAIRED] == "repaired"
+
+
+def test_where_nothing_can_be_written_that_is_said_and_nothing_changes(session, monkeypatch):
+    def full(decisions, path):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(decisions_file, "write", full)
+    session.decide(False, 0)
+    assert session.state.verdicts[0] == "kept" and "No space left" in session.state.message
+    session.undo()
+    assert session.state.message == "Nothing to undo."
