@@ -30,7 +30,7 @@ class Pictures:
         if image is None:
             return None
         image = image.copy()
-        width = max(2, side // 16)
+        width = max(2, max(image.size) // 16)
         draw = ImageDraw.Draw(image)
         if crossed:
             ends = [(0, 0), image.size], [(image.width, 0), (0, image.height)]
