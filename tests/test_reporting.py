@@ -65,7 +65,7 @@ def test_in_a_browser_frames_are_sorted_found_and_linked(result):
         tab.select_option("#reason", "blur")
         assert tab.locator(".card:visible").count() == 1
         tab.locator(".card:visible .odd").click()  # leads to a kept frame, which the filter hides
-        assert tab.locator(".card:target").is_visible()
+        tab.locator(".card:target").wait_for(state="visible")  # the page hears of its new address a moment later
         tab.fill("#search", "“0003”")
         assert tab.locator(".card:visible").count() == 1
         images = tab.evaluate("[...document.images].map(image => image.complete && image.naturalWidth > 0)")
