@@ -35,6 +35,8 @@ UNUSABLE: frozenset[Reason] = frozenset({"missing image", "unreadable image", "i
 
 DecidedBy = Literal["model", "rule", "person"]
 
+VerdictName = Literal["kept", "repaired", "dropped"]
+
 Matrix = tuple[tuple[float, ...], ...]
 """A 4×4 OpenGL camera-to-world matrix in the capture's own world, row by row, as in ``transforms.json``."""
 
@@ -82,6 +84,13 @@ class FrameDecision:
             )
         if not self.kept and self.reason is None:
             raise ValueError(f"{self.file_path}: a dropped frame needs a reason")
+
+    @property
+    def verdict(self) -> VerdictName:
+        """What becomes of the frame, in a word; a repaired frame is kept at another pose than the capture claims."""
+        if not self.kept:
+            return "dropped"
+        return "repaired" if self.repaired_transform_matrix is not None else "kept"
 
 
 @dataclass(frozen=True)

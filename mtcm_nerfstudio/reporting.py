@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from mtcm_nerfstudio.analysis.report.charts import Scatter
-from mtcm_nerfstudio.analysis.report.page import FILE_NAME, ReportContents, anchor, report_page, verdict_of
+from mtcm_nerfstudio.analysis.report.page import FILE_NAME, ReportContents, anchor, report_page
 from mtcm_nerfstudio.decisions import FILE_NAME as DECISIONS
 from mtcm_nerfstudio.decisions import write_text_atomically
 from mtcm_nerfstudio.filtering import FilterResult
@@ -71,7 +71,7 @@ def _scatters(result: FilterResult) -> tuple[Scatter, ...]:
     if not real.any():
         return ()
     names = (*(frame.file_path for frame in frames), *(f"suggested: {view.label}" for view in suggested))
-    verdicts = (*(verdict_of(frame) for frame in frames), *("suggested" for _ in suggested))
+    verdicts = (*(frame.verdict for frame in frames), *("suggested" for _ in suggested))
     links = (*(anchor(frame.file_path) for frame in frames), *(None for _ in suggested))
     angles, above = view_angles(c2w, real=real), seen_from_above(c2w, real)
     unit = max(float(np.median(np.linalg.norm(above[real], axis=1))), 1e-9)

@@ -108,8 +108,7 @@ def show(axes: Axes, capture: Path, frame: FrameDecision, kind: str) -> None:
     axes.set_title(
         f"{Path(frame.file_path).stem}\n{_IN_WORDS.get(kind, kind.replace('_', ' '))}", fontsize=8, color=INK
     )
-    repaired = frame.repaired_transform_matrix is not None
-    verdict = "pose repaired" if repaired else "kept" if frame.kept else f"dropped: {frame.reason}"
+    verdict = {"kept": "kept", "repaired": "pose repaired", "dropped": f"dropped: {frame.reason}"}[frame.verdict]
     axes.set_xlabel(f"{verdict}\n{frame.inconsistency:.2f}", fontsize=8, color=colour)
 
 

@@ -17,8 +17,10 @@ from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
 from PIL import Image
 
-KEPT = "#0072B2"
-DROPPED = "#D55E00"
+from mtcm_nerfstudio.analysis.verdict_look import ON_LIGHT
+
+KEPT = ON_LIGHT["kept"]
+DROPPED = ON_LIGHT["dropped"]
 ABSENT = "#8C8C8C"
 INK = "#333333"
 GRID = "#E3E3E3"

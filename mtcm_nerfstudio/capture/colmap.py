@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pycolmap
 
-from mtcm_nerfstudio.capture.capture import Capture, Frame, Intrinsics, in_temporal_order
+from mtcm_nerfstudio.capture.capture import Capture, Frame, Intrinsics, Pose, in_temporal_order
 from mtcm_nerfstudio.capture.images import list_images, mask_beside, read_exif
 from mtcm_nerfstudio.capture.poses import OPENGL_FROM_OPENCV
 
@@ -134,14 +134,19 @@ def _names_in_text(path: Path) -> Iterator[tuple[int, str]]:
             yield int(fields[0]), fields[9].strip()
 
 
+def model_c2w(image: pycolmap.Image) -> Pose:
+    """Return an image's OpenGL camera-to-world in the model's world; NaN where the model's own is no pose."""
+    camera_from_world = np.vstack([image.cam_from_world().matrix(), [0.0, 0.0, 0.0, 1.0]])
+    return _inverse_or_nan(camera_from_world) @ OPENGL_FROM_OPENCV
+
+
 def _frame(root: Path, folder: PurePosixPath, image: pycolmap.Image, camera: pycolmap.Camera) -> Frame:
     file_path = (folder / image.name).as_posix()
     exif = read_exif(root / file_path)
-    camera_from_world = np.vstack([image.cam_from_world().matrix(), [0.0, 0.0, 0.0, 1.0]])
     return Frame(
         file_path=file_path,
         image_path=root / file_path,
-        c2w=_inverse_or_nan(camera_from_world) @ OPENGL_FROM_OPENCV,
+        c2w=model_c2w(image),
         intrinsics=intrinsics_of(camera),
         timestamp=exif.timestamp,
         mask_path=mask_beside(root, f"images/{image.name}"),

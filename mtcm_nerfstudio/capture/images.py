@@ -1,5 +1,6 @@
 """Reading image files: pixels, masks, and what EXIF says about when and how a photo was taken."""
 
+import io
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", "
 
 FULL_FRAME_DIAGONAL_MM = 43.2666
 """Diagonal of the 36 × 24 mm frame that 35-mm-equivalent focal lengths refer to."""
+
+_UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+"""What Pillow raises for files that are no images, or damaged ones."""
 
 
 class UnreadableImageError(ValueError):
@@ -45,8 +49,28 @@ def read_rgb(path: Path) -> Image.Image:
     try:
         with Image.open(path) as image:
             return _eight_bit(image).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except _UNREADABLE as error:
         raise UnreadableImageError(f"{path}: cannot be decoded ({error})") from error
+
+
+def thumbnail(path: Path, longer_side: int) -> Image.Image | None:
+    """Return an image scaled down to a longer side in pixels, as it is stored; None where it cannot be read."""
+    try:
+        with Image.open(path) as image:
+            if image.format == "JPEG":
+                image.draft("RGB", (2 * longer_side, 2 * longer_side))  # decoded at a fraction of its size
+            small = _eight_bit(image).convert("RGB")
+            small.thumbnail((longer_side, longer_side))
+            return small
+    except _UNREADABLE:
+        return None
+
+
+def jpeg_bytes(image: Image.Image, quality: int) -> bytes:
+    """Encode an image as a JPEG."""
+    data = io.BytesIO()
+    image.save(data, format="jpeg", quality=quality, optimize=True)
+    return data.getvalue()
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
@@ -61,7 +85,7 @@ def image_size(path: Path) -> tuple[int, int] | None:
     try:
         with Image.open(path) as image:
             return image.size
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except _UNREADABLE:
         return None
 
 
@@ -118,7 +142,7 @@ def read_exif(path: Path) -> ExifFacts:
             if image.format == "PNG" and "exif" not in image.info:
                 return ExifFacts()
             details = image.getexif().get_ifd(ExifTags.IFD.Exif)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except _UNREADABLE:
         return ExifFacts()
     return ExifFacts(_exif_timestamp(details), _focal_share(details.get(ExifTags.Base.FocalLengthIn35mmFilm)))
 

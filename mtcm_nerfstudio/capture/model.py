@@ -1,6 +1,5 @@
 """The COLMAP model that belongs to a capture: its images, its points, and how its world lies in the capture's."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -10,8 +9,8 @@ import pycolmap
 from jaxtyping import Float
 
 from mtcm_nerfstudio.capture.capture import Capture
-from mtcm_nerfstudio.capture.colmap import IMAGE_FOLDERS, find_model, read_model
-from mtcm_nerfstudio.capture.writing.tracks import World, fit_world, model_c2w
+from mtcm_nerfstudio.capture.colmap import IMAGE_FOLDERS, find_model, model_c2w, read_model
+from mtcm_nerfstudio.capture.world import World, fit_world
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +63,7 @@ def name_below_images(file_path: str) -> str:
 
 def _images_of(capture: Capture, model: pycolmap.Reconstruction) -> dict[str, pycolmap.Image]:
     """Find the model's image of each frame: by its path, by its path below ``images/``, or by a name that is unique."""
-    posed = [image for image in model.images.values() if image.has_pose and _finite(image)]
+    posed = [image for image in model.images.values() if image.has_pose and np.isfinite(model_c2w(image)).all()]
     by_name = {image.name: image for image in posed}
     alike: dict[str, list[pycolmap.Image]] = {}
     for image in posed:
@@ -78,7 +77,3 @@ def _images_of(capture: Capture, model: pycolmap.Reconstruction) -> dict[str, py
         if image is not None:
             found[frame.file_path] = image
     return found
-
-
-def _finite(image: pycolmap.Image) -> bool:
-    return all(math.isfinite(number) for number in image.cam_from_world().matrix().ravel())

@@ -1,6 +1,6 @@
-"""Colours and signs that people who see colours differently can tell apart.
+"""Colours of frames that people who see colours differently can tell apart.
 
-Verdicts have the colours of Okabe and Ito (2008), and a shape and a sign of their own besides; numbers go from dark
+Verdicts look as everywhere (``analysis/verdict_look.py``), and have a shape of their own besides; numbers go from dark
 blue to yellow (cividis: Nuñez, Anderton and Renslow, 2018).
 """
 
@@ -10,18 +10,15 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
+from mtcm_nerfstudio.analysis.verdict_look import ON_DARK
 from mtcm_nerfstudio.viewer.session import State
 
 Rgb = tuple[int, int, int]
 ColourBy = Literal["verdict", "inconsistency", "time", "label", "weight", "residual"]
 
-VERDICTS: dict[str, Rgb] = {
-    "kept": (0, 158, 115),
-    "repaired": (240, 228, 66),
-    "dropped": (213, 94, 0),
-    "suggested": (86, 180, 233),
-}
-SIGNS = {"kept": "●", "repaired": "■", "dropped": "✕", "suggested": "▲"}
+VERDICTS: dict[str, Rgb] = {name: (int(c[1:3], 16), int(c[3:5], 16), int(c[5:7], 16)) for name, c in ON_DARK.items()}
+CHOSEN: Rgb = (0, 200, 150)
+"""Of the frame looked at."""
 UNKNOWN: Rgb = (140, 140, 140)
 
 _SHADES = 12

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from mtcm_nerfstudio.analysis.verdict_look import SIGNS
 from mtcm_nerfstudio.capture.poses import wxyz_from_matrix
-from mtcm_nerfstudio.viewer.colours import SIGNS, Rgb, colours_of
+from mtcm_nerfstudio.viewer.colours import Rgb, colours_of
 from mtcm_nerfstudio.viewer.pictures import Pictures
 from mtcm_nerfstudio.viewer.scene import Look, Scene
 from mtcm_nerfstudio.viewer.session import State

@@ -7,7 +7,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from mtcm_nerfstudio.viewer.colours import SIGNS, VERDICTS
+from mtcm_nerfstudio.analysis.verdict_look import SIGNS
+from mtcm_nerfstudio.viewer.colours import VERDICTS
 from mtcm_nerfstudio.viewer.pictures import Pictures
 from mtcm_nerfstudio.viewer.scene import Look
 from mtcm_nerfstudio.viewer.session import Session, State

@@ -1,6 +1,5 @@
 """The frames' images in the sizes that a viewer wants, made once, and turned as training sees them: as stored."""
 
-import io
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from mtcm_nerfstudio.capture.images import UnreadableImageError, read_rgb
+from mtcm_nerfstudio.capture.images import jpeg_bytes, thumbnail
 from mtcm_nerfstudio.viewer.colours import Rgb
 
 _QUALITY = 80
@@ -40,22 +39,9 @@ class Pictures:
         return np.array(image)
 
     def _read(self, index: int, side: int) -> Image.Image | None:
-        """Return an image scaled to a longer side in px."""
-        try:
-            with Image.open(self._paths[index]) as image:
-                image.draft("RGB", (2 * side, 2 * side))  # JPEGs are decoded at a fraction of their size
-                small = image.convert("RGB") if image.format == "JPEG" else None
-            small = read_rgb(self._paths[index]) if small is None else small
-            small.thumbnail((side, side))
-        except (OSError, ValueError, SyntaxError, UnreadableImageError, Image.DecompressionBombError):
-            return None
-        return small
+        return thumbnail(self._paths[index], side)
 
     def _jpeg(self, index: int, side: int) -> bytes | None:
         """Return an image as a JPEG of a longer side in px, None where it cannot be read."""
         image = self._read(index, side)
-        if image is None:
-            return None
-        data = io.BytesIO()
-        image.save(data, format="jpeg", quality=_QUALITY)
-        return data.getvalue()
+        return None if image is None else jpeg_bytes(image, _QUALITY)

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from mtcm_nerfstudio.analysis.verdict_look import SIGNS
 from mtcm_nerfstudio.capture.poses import wxyz_from_matrix
-from mtcm_nerfstudio.viewer.colours import SIGNS, VERDICTS, ColourBy, Rgb, colours_of
+from mtcm_nerfstudio.viewer.colours import CHOSEN, VERDICTS, ColourBy, Rgb, colours_of
 from mtcm_nerfstudio.viewer.frusta import Mesh, frusta, picked, ray_through, segments
 from mtcm_nerfstudio.viewer.pictures import Pictures
 from mtcm_nerfstudio.viewer.session import State, worst_first
@@ -24,7 +25,6 @@ _BATCH = 128
 _OUTLINED = 600
 """Frames up to which cameras are outlines with a veil; of more, a browser draws filled ones several times as fast."""
 _ROOT = "/mtcm"
-_CHOSEN: Rgb = (204, 121, 167)
 _OPENCV = np.diag([1.0, -1.0, -1.0])
 
 
@@ -181,13 +181,13 @@ class Scene:
 
         def add(name: str) -> list[Any]:
             x, y = self._shown.tangents[index]
-            image = self._pictures.framed(index, 320, _CHOSEN, verdict == "dropped")
+            image = self._pictures.framed(index, 320, CHOSEN, verdict == "dropped")
             frustum = self._api.add_camera_frustum(
                 name,
                 fov=float(2.0 * np.arctan(y)),
                 aspect=float(x / y),
                 scale=1.5 * self._shown.size,
-                color=_CHOSEN,
+                color=CHOSEN,
                 image=image,
                 wxyz=wxyz_from_matrix((pose[:3, :3] @ _OPENCV)[None])[0],
                 position=pose[:3, 3],

@@ -8,15 +8,12 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from mtcm_nerfstudio import decisions as decisions_file
-from mtcm_nerfstudio.decisions import Decisions, FrameDecision, Matrix
-
-Verdict = Literal["kept", "repaired", "dropped"]
+from mtcm_nerfstudio.decisions import Decisions, FrameDecision, Matrix, VerdictName
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +21,7 @@ class State:
     """What is to be shown at one moment."""
 
     decisions: Decisions
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[VerdictName, ...]
     """Of every frame, at the threshold that is tried out."""
     threshold: float
     selected: int | None
@@ -234,14 +231,13 @@ class _Change:
             listener()
 
 
-def verdict_at(frame: FrameDecision, decisions: Decisions, threshold: float) -> Verdict:
+def verdict_at(frame: FrameDecision, decisions: Decisions, threshold: float) -> VerdictName:
     """Return what becomes of a frame at a threshold; what a rule or a person decided stands at any."""
-    repaired = frame.repaired_transform_matrix is not None
     if frame.decided_by != "model" or threshold == decisions.threshold:
-        return "dropped" if not frame.kept else "repaired" if repaired else "kept"
+        return frame.verdict
     if frame.inconsistency < threshold:
         return "kept"
-    return "repaired" if repaired else "dropped"
+    return "repaired" if frame.repaired_transform_matrix is not None else "dropped"
 
 
 def worst_first(decisions: Decisions) -> Int[np.ndarray, " frame"]:

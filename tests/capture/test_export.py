@@ -21,11 +21,12 @@ from tiny_capture import (
 )
 
 from mtcm_nerfstudio.capture.capture import Capture, Intrinsics
+from mtcm_nerfstudio.capture.colmap import model_c2w
 from mtcm_nerfstudio.capture.poses import rotation_angle_degrees
 from mtcm_nerfstudio.capture.read import read_capture
+from mtcm_nerfstudio.capture.world import fit_world, world_from_meta
 from mtcm_nerfstudio.capture.writing.export import export_capture, exported_names
 from mtcm_nerfstudio.capture.writing.files import colmap_camera
-from mtcm_nerfstudio.capture.writing.tracks import fit_world, model_c2w, world_from_meta
 from mtcm_nerfstudio.decisions import Decisions, FrameDecision
 
 COUNT = 6

@@ -25,8 +25,8 @@ from mtcm_nerfstudio.capture.process.sfm import (
 from mtcm_nerfstudio.capture.process.summary import summary
 from mtcm_nerfstudio.capture.process.workspace import Pictures
 from mtcm_nerfstudio.capture.read import read_capture
+from mtcm_nerfstudio.capture.world import agree, fit_world
 from mtcm_nerfstudio.capture.writing.files import link_or_copy
-from mtcm_nerfstudio.capture.writing.tracks import agree, fit_world
 
 QUICK = ProcessSettings(max_features=300, camera_model="SIMPLE_PINHOLE", threads=2)
 NAMES = [f"Küche 1/bild {i}.jpg" for i in (1, 2, 9, 10, 11)]

@@ -12,13 +12,13 @@ import numpy as np
 
 from mtcm_nerfstudio.analysis.report.charts import Scatter, histogram_svg, scatter_svg
 from mtcm_nerfstudio.analysis.report.thumbnails import thumbnails
+from mtcm_nerfstudio.analysis.verdict_look import SIGNS, style_variables
 from mtcm_nerfstudio.decisions import Decisions, FrameDecision
 
 FILE_NAME = "report.html"
 
 _MOST_PICTURES = 1000
 """Frames with a picture; of more, those with the highest inconsistency."""
-_SIGNS = {"kept": "●", "repaired": "■", "dropped": "✕"}
 _EVIDENCE = {
     "matches_that_obey_pose": "matches that obey the pose",
     "most_verified_matches": "most verified matches",
@@ -72,17 +72,10 @@ def report_page(contents: ReportContents) -> str:
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>MTCM: {escape(contents.capture)}</title><style>{style}</style></head><body><main>"
+        f"<title>MTCM: {escape(contents.capture)}</title><style>{style_variables()}{style}</style></head><body><main>"
         + "\n".join(part for part in body if part)
         + f"</main><script>{script}</script></body></html>\n"
     )
-
-
-def verdict_of(frame: FrameDecision) -> str:
-    """Return "kept", "repaired" or "dropped"."""
-    if not frame.kept:
-        return "dropped"
-    return "repaired" if frame.repaired_transform_matrix is not None else "kept"
 
 
 def anchor(file_path: str) -> str:
@@ -91,8 +84,9 @@ def anchor(file_path: str) -> str:
 
 
 _LEGEND = (
-    '<p class="legend"><span class="kept">● kept</span> <span class="repaired">■ repaired</span> '
-    '<span class="dropped">✕ dropped</span> <span class="suggested">▲ suggested</span></p>'
+    '<p class="legend">'
+    + " ".join(f'<span class="{name}">{sign} {name}</span>' for name, sign in SIGNS.items())
+    + "</p>"
 )
 
 
@@ -180,7 +174,7 @@ def _sheet(contents: ReportContents) -> str:
 
 
 def _card(frame: FrameDecision, picture: str | None, of_name: Mapping[str, str | None]) -> str:
-    verdict = verdict_of(frame)
+    verdict = frame.verdict
     name = escape(frame.file_path)
     image = f'<img src="{picture}" alt="{name}" loading="lazy">' if picture else '<div class="absent">no image</div>'
     said = f"{verdict}: {frame.reason}" if frame.reason else verdict
@@ -202,7 +196,7 @@ def _card(frame: FrameDecision, picture: str | None, of_name: Mapping[str, str |
     return (
         f'<article id="{anchor(frame.file_path)}" class="card {verdict}" data-verdict="{verdict}" '
         f'data-reason="{escape(frame.reason or "")}" data-text="{text}">'
-        f'{image}<div class="words"><b title="{name}">{name}</b><span class="badge">{_SIGNS[verdict]} '
+        f'{image}<div class="words"><b title="{name}">{name}</b><span class="badge">{SIGNS[verdict]} '
         f"{escape(said)}{escape(by)}</span><small>inconsistency {frame.inconsistency:.2f}"
         f'{label}</small><div class="parts">{bars}</div>{_odd(frame, of_name)}{more}</div></article>'
     )

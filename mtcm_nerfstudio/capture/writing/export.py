@@ -12,14 +12,9 @@ import numpy as np
 from mtcm_nerfstudio.capture.capture import Capture, Frame
 from mtcm_nerfstudio.capture.model import model_of, name_below_images
 from mtcm_nerfstudio.capture.transforms import load_transforms
+from mtcm_nerfstudio.capture.world import World, world_from_meta
 from mtcm_nerfstudio.capture.writing.files import link_or_copy, transforms_meta, write_colmap_model
-from mtcm_nerfstudio.capture.writing.tracks import (
-    Placed,
-    World,
-    new_images,
-    thinned,
-    world_from_meta,
-)
+from mtcm_nerfstudio.capture.writing.tracks import Placed, new_images, thinned
 from mtcm_nerfstudio.decisions import Decisions
 
 _FILE_KEYS = {"mask_path": "masks", "depth_file_path": "depths"}

@@ -17,7 +17,8 @@ from importlib.resources import files
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from mtcm_nerfstudio.viewer.colours import SIGNS, VERDICTS
+from mtcm_nerfstudio.analysis.verdict_look import SIGNS
+from mtcm_nerfstudio.viewer.colours import VERDICTS
 from mtcm_nerfstudio.viewer.pictures import Pictures
 from mtcm_nerfstudio.viewer.session import Session
 from mtcm_nerfstudio.viewer.table.rows import changes, head, rows, table_csv
