@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatamanager
@@ -27,7 +28,7 @@ from mtcm_nerfstudio.nerf.dataparser.parser import MTCMDataParser, MTCMDataParse
 from mtcm_nerfstudio.nerf.dataparser.run_record import TRAINING_VIEWS
 from mtcm_nerfstudio.nerf.dataparser.scene import SUGGESTED_CAMERAS
 from mtcm_nerfstudio.nerf.joint.hook import JointHook
-from mtcm_nerfstudio.nerf.joint.photometric import FrameLosses, moved_c2w, weight_image_loss, weighted
+from mtcm_nerfstudio.nerf.joint.photometric import FrameLosses, frames_of, moved_c2w, weight_image_loss, weighted
 from mtcm_nerfstudio.nerf.joint.reading import Reading, read_training_frames
 from mtcm_nerfstudio.nerf.joint.results import joint_decisions, metrics_table, write_result
 from mtcm_nerfstudio.nerf.joint.settings import JointSettings
@@ -97,18 +98,20 @@ class MTCMPipeline(VanillaPipeline):
 
     def get_train_loss_dict(self, step: int) -> tuple[Any, dict[str, Tensor], dict[str, Tensor]]:
         """Train on one batch, weighted by frame and seen by corrected cameras."""
-        joint, hook, person = self.joint, self._hook, self._heard_person(step)
-        if joint is None or hook is None:
-            return super().get_train_loss_dict(step) if person is None else self._train_overruled(person, step)
+        hook, person = self._hook, self._heard_person()
+        if hook is None:
+            if person is None:
+                return super().get_train_loss_dict(step)
+            given, batch = self.datamanager.next_train(step)
+            weight = person.weights(torch.ones(len(person.names), device=self.device))
+            return self._train_weighted(given, batch, weight, FrameLosses(len(weight), 0.0).to(weight.device))
         hook.person = person
         logged = hook.before_step(step)
         if logged and self.panel is not None:
             self.panel.refresh()
         given, batch = self.datamanager.next_train(step)
-        if isinstance(given, Cameras):
-            outputs, losses, metrics = self._train_on_image(joint, hook, given, batch, step)
-        else:
-            outputs, losses, metrics = self._train_on_rays(joint, hook, given, batch, step)
+        moved = hook.moved(given, step)
+        outputs, losses, metrics = self._train_weighted(moved, batch, hook.weight, hook.joint.losses)
         return outputs, losses, {**metrics, **logged}
 
     def get_param_groups(self) -> dict[str, list[Parameter]]:
@@ -156,31 +159,25 @@ class MTCMPipeline(VanillaPipeline):
             write_text_atomically(self._run_folder / f"{image_prefix}_images.csv", metrics_table(rows))
         return means
 
-    def _train_on_rays(
-        self, joint: JointTransformer, hook: JointHook, rays: RayBundle, batch: dict[str, Any], step: int
+    def _train_weighted(
+        self, given: RayBundle | Cameras, batch: dict[str, Any], weight: Float[Tensor, " frame"], heard: FrameLosses
     ) -> tuple[Any, dict[str, Tensor], dict[str, Tensor]]:
-        assert rays.camera_indices is not None, "rays of a training batch know their cameras"
-        frames = rays.camera_indices[..., 0].to(joint.weight.device)
-        moved = hook.moved_rays(rays, frames, step)
-        with weighted(self.model, frames, hook.weights_of(frames), joint.losses):
-            outputs = self._model(moved if self._unseen is None else self._unseen.beside(moved))
-            outputs = of_photos(outputs, len(rays))
+        """Train on one batch as nerfstudio does, each frame counting as much as its weight says."""
+        weight = weight / weight.mean().clamp(min=1e-6)  # taking frames out does not slow the NeRF down
+        frames = frames_of(given).to(weight.device)
+        if isinstance(given, Cameras):
+            outputs = self._model(given)
+            metrics = self.model.get_metrics_dict(outputs, batch)
+            losses = self.model.get_loss_dict(outputs, batch, metrics)
+            weight_image_loss(losses, int(frames[0]), weight[frames[0]], heard)
+            return outputs, losses, metrics
+        with weighted(self.model, frames, weight[frames], heard):
+            outputs = self._model(given if self._unseen is None else self._unseen.beside(given))
+            outputs = of_photos(outputs, len(given))
             metrics = self.model.get_metrics_dict(outputs, batch)
             return outputs, self.model.get_loss_dict(outputs, batch, metrics), metrics
 
-    def _train_on_image(
-        self, joint: JointTransformer, hook: JointHook, camera: Cameras, batch: dict[str, Any], step: int
-    ) -> tuple[Any, dict[str, Tensor], dict[str, Tensor]]:
-        assert camera.metadata is not None, "a camera of the training set knows its number"
-        frame = int(camera.metadata["cam_idx"])
-        outputs = self._model(hook.moved_camera(camera, frame, step))
-        metrics = self.model.get_metrics_dict(outputs, batch)
-        losses = self.model.get_loss_dict(outputs, batch, metrics)
-        weight = hook.weights_of(torch.tensor([frame], device=joint.weight.device))[0]
-        weight_image_loss(losses, frame, weight, joint.losses)
-        return outputs, losses, metrics
-
-    def _heard_person(self, step: int) -> PersonsWord | None:
+    def _heard_person(self) -> PersonsWord | None:
         """Return what a person says of the training frames, None as long as that is nothing."""
         if self._trains_in is None or self.panel is None:
             return None
@@ -191,25 +188,6 @@ class MTCMPipeline(VanillaPipeline):
         for line in self._person.hear():
             CONSOLE.print(line, markup=False, highlight=False, soft_wrap=True)
         return self._person if self._person.has_spoken else None
-
-    def _train_overruled(self, person: PersonsWord, step: int) -> tuple[Any, dict[str, Tensor], dict[str, Tensor]]:
-        """Train on one batch as nerfstudio does, but for the frames that a person took out."""
-        given, batch = self.datamanager.next_train(step)
-        outputs = self._model(given)
-        metrics = self.model.get_metrics_dict(outputs, batch)
-        weight = person.weights(torch.ones(len(person.names), device=self.device))
-        weight = weight / weight.mean().clamp(min=1e-6)
-        losses_of_frames = FrameLosses(len(person.names), 0.0).to(self.device)
-        if isinstance(given, Cameras):
-            assert given.metadata is not None, "a camera of the training set knows its number"
-            frame = int(given.metadata["cam_idx"])
-            losses = self.model.get_loss_dict(outputs, batch, metrics)
-            weight_image_loss(losses, frame, weight[frame], losses_of_frames)
-            return outputs, losses, metrics
-        assert given.camera_indices is not None, "rays of a training batch know their cameras"
-        frames = given.camera_indices[..., 0].to(weight.device)
-        with weighted(self.model, frames, weight[frames], losses_of_frames):
-            return outputs, self.model.get_loss_dict(outputs, batch, metrics), metrics
 
     def _live(self) -> dict[str, Tensor]:
         """Return what the transformer and the NeRF say of the training frames, for the viewer's panel."""

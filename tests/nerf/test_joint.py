@@ -155,7 +155,7 @@ def rehearse(joint: JointTransformer, loss_of, steps: int = 240, lr: float = 3e-
         losses = loss_of(hook._now())
         joint.losses.add(frames, losses)
         if losses.requires_grad:
-            (hook.weights_of(frames) * losses).mean().backward()
+            ((hook.weight / hook.weight.mean())[frames] * losses).mean().backward()
         optimizer.step()
         hook.after_step(step)
     return hook

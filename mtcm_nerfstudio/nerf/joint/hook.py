@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.cuda.amp.grad_scaler import GradScaler
 
 from mtcm_nerfstudio.nerf.joint.objective import relative_cost
-from mtcm_nerfstudio.nerf.joint.photometric import moved_camera, moved_rays
+from mtcm_nerfstudio.nerf.joint.photometric import frames_of, moved_camera, moved_rays
 from mtcm_nerfstudio.nerf.joint.transformer import FromTheNerf, JointTransformer
 from mtcm_nerfstudio.nerf.overruling import PersonsWord
 
@@ -56,18 +56,17 @@ class JointHook:
         self._scale = 1.0 if self.grad_scaler is None else float(self.grad_scaler.get_scale())
         return logged
 
-    def weights_of(self, frames: Int[Tensor, " ray"]) -> Float[Tensor, " ray"]:
-        """Return the weights of rays, 1 on the mean of all frames."""
-        weight = self.joint.weight if self.person is None else self.person.weights(self.joint.weight)
-        return weight[frames] / weight.mean().clamp(min=1e-6)
+    @property
+    def weight(self) -> Float[Tensor, " frame"]:
+        """How much every frame counts now."""
+        return self.joint.weight if self.person is None else self.person.weights(self.joint.weight)
 
-    def moved_rays(self, rays: RayBundle, frames: Int[Tensor, " ray"], step: int) -> RayBundle:
-        """Return rays of corrected cameras."""
-        return moved_rays(rays, self._now()[frames]) if self._corrects(step) else rays
-
-    def moved_camera(self, camera: Cameras, frame: int, step: int) -> Cameras:
-        """Return a corrected camera."""
-        return moved_camera(camera, self._now()[frame : frame + 1]) if self._corrects(step) else camera
+    def moved(self, given: RayBundle | Cameras, step: int) -> RayBundle | Cameras:
+        """Return the rays of corrected cameras, or a corrected camera."""
+        if not (self.settings.corrections and step >= self.settings.start):
+            return given
+        twist = self._now()[frames_of(given).to(self._now().device)]
+        return moved_camera(given, twist) if isinstance(given, Cameras) else moved_rays(given, twist)
 
     def after_step(self, step: int) -> None:
         """Gather the gradient that the step has left on the corrections."""
@@ -104,9 +103,6 @@ class JointHook:
         if self._twist is None:
             raise RuntimeError("call before_step() first")
         return self._twist
-
-    def _corrects(self, step: int) -> bool:
-        return self.settings.corrections and step >= self.settings.start
 
     def _refresh(self, step: int) -> dict[str, Float[Tensor, ""]]:
         """Let what was heard reach the transformer's gradients, and take up what it says now."""

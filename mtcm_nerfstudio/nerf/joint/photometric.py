@@ -62,6 +62,15 @@ class FrameLosses(nn.Module):
         self.count.zero_()
 
 
+def frames_of(given: RayBundle | Cameras) -> Int[Tensor, " ray"]:
+    """Return the training frame of each ray of a batch, or that of the one camera whose image is the batch."""
+    if isinstance(given, Cameras):
+        assert given.metadata is not None, "a camera of the training set knows its number"
+        return torch.tensor([int(given.metadata["cam_idx"])])
+    assert given.camera_indices is not None, "rays of a training batch know their cameras"
+    return given.camera_indices[..., 0]
+
+
 def moved_rays(rays: RayBundle, twist: Float[Tensor, "ray 6"]) -> RayBundle:
     """Move each ray's camera by exp(ξ) about its own centre, ξ being (shift, turn) along the world's axes."""
     motion = exp_map_SE3(twist)
@@ -88,11 +97,7 @@ def moved_c2w(c2w: Float[Tensor, "frame 3 4"], twist: Float[Tensor, "frame 6"]) 
 
 
 class WeightedLoss(nn.Module):
-    """A model's loss between colours, each ray counting as much as its frame.
-
-    The weights are divided by ``mean``, the mean weight of all frames, so that taking some frames out does not slow
-    down the NeRF.
-    """
+    """A model's loss between colours, each ray counting as much as its frame."""
 
     def __init__(
         self, inner: nn.Module, frames: Int[Tensor, " ray"], weights: Float[Tensor, " ray"], losses: FrameLosses
