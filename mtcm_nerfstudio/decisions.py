@@ -71,6 +71,8 @@ class FrameDecision:
     evidence: Mapping[str, float] = field(default_factory=dict)
     most_at_odds_with: str | None = None
     repaired_transform_matrix: Matrix | None = None
+    """The pose at which the frame is used, where the claimed one is wrong; of a dropped frame, in case somebody keeps
+    it after all."""
 
     def __post_init__(self) -> None:
         """Check the ranges that the file format promises."""
@@ -166,27 +168,26 @@ class Decisions:
         )
 
     def carrying_over(self, previous: "Decisions") -> "Decisions":
-        """Return a copy in which every decision that a person took in ``previous`` stands again.
+        """Return a copy in which a person's decisions are those of ``previous``: taken there, or taken back there.
 
         A frame that has become unusable since stays dropped.
         """
-        persons = previous.by_person
-        return replace(
-            self,
-            frames=tuple(
-                _person_says(frame, persons[frame.file_path])
-                if frame.file_path in persons and not (frame.reason in UNUSABLE and persons[frame.file_path])
-                else frame
-                for frame in self.frames
-            ),
-        )
+        before = previous.by_file_path()
+        return replace(self, frames=tuple(_carried(frame, before.get(frame.file_path)) for frame in self.frames))
 
 
 def _person_says(frame: FrameDecision, kept: bool) -> FrameDecision:
-    """Overrule the model for one frame; a repaired pose stays only with a frame that is kept."""
-    repaired = frame.repaired_transform_matrix if kept else None
-    reason: Reason | None = ("pose" if repaired else None) if kept else "manual"
-    return replace(frame, kept=kept, reason=reason, decided_by="person", repaired_transform_matrix=repaired)
+    """Overrule the model for one frame."""
+    reason: Reason | None = ("pose" if frame.repaired_transform_matrix else None) if kept else "manual"
+    return replace(frame, kept=kept, reason=reason, decided_by="person")
+
+
+def _carried(frame: FrameDecision, before: FrameDecision | None) -> FrameDecision:
+    if before is None or (before.decided_by == "person" and before.kept and frame.reason in UNUSABLE):
+        return frame
+    if before.decided_by == "person":
+        return _person_says(frame, before.kept)
+    return before if frame.decided_by == "person" else frame
 
 
 def to_json(decisions: Decisions) -> str:
@@ -219,9 +220,26 @@ def from_json(text: str) -> Decisions:
         raise ValueError(f"not a decisions file: {type(error).__name__} {error}") from error
 
 
-def write(decisions: Decisions, path: Path) -> None:
-    """Write ``filtered_views.json`` atomically: readers see the old file or the new one, never half of it."""
-    write_text_atomically(path, to_json(decisions))
+Stamp = tuple[int, int]
+"""What changes whenever a file does: its time of change in nanoseconds, its number on the disk."""
+
+
+def stamp(path: Path) -> Stamp | None:
+    """Return a file's stamp; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino
+
+
+def write(decisions: Decisions, path: Path) -> Stamp:
+    """Write ``filtered_views.json`` atomically: readers see the old file or the new one, never half of it.
+
+    Returns:
+        The stamp of what was written, even if somebody has written again since.
+    """
+    return write_text_atomically(path, to_json(decisions))
 
 
 def read(path: Path) -> Decisions:
@@ -237,15 +255,17 @@ def read(path: Path) -> Decisions:
         raise ValueError(f"{path}: {error}. Mend it, or run ns-mtcm-filter with --reset.") from error
 
 
-def write_text_atomically(path: Path, text: str) -> None:
-    """Write a text file through a temporary file in the same folder."""
+def write_text_atomically(path: Path, text: str) -> Stamp:
+    """Write a text file through a temporary file in the same folder; returns its stamp."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
             file.write(text)
         Path(temporary).chmod(0o644)
+        found = Path(temporary).stat()
         Path(temporary).replace(path)
+        return found.st_mtime_ns, found.st_ino
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -286,7 +306,7 @@ def _as_edited(fields: dict[str, Any]) -> dict[str, Any]:
         return fields
     if not fields["kept"]:
         return {**fields, "reason": fields["reason"] or "manual"}
-    return fields if fields["repaired_transform_matrix"] else {**fields, "reason": None}
+    return {**fields, "reason": "pose" if fields["repaired_transform_matrix"] else None}
 
 
 def _suggestion_from(entry: Mapping[str, Any]) -> SuggestedView:

@@ -12,8 +12,8 @@ from jaxtyping import Float
 from mtcm_nerfstudio import decisions as decisions_file
 from mtcm_nerfstudio.capture.capture import Capture
 from mtcm_nerfstudio.capture.model import scene_points
-from mtcm_nerfstudio.capture.read import SourceChoice, read_capture
-from mtcm_nerfstudio.consistency.checkpoint import CheckpointCard, load_checkpoint, read_card
+from mtcm_nerfstudio.capture.read import SourceChoice
+from mtcm_nerfstudio.consistency.checkpoint import CheckpointCard, load_checkpoint
 from mtcm_nerfstudio.decisions import UNUSABLE, Decisions, FrameDecision, Matrix
 from mtcm_nerfstudio.tokens.cache import Cache
 from mtcm_nerfstudio.tokens.embedders.base import EmbedderName
@@ -25,9 +25,6 @@ from mtcm_nerfstudio.verdicts.rules import rule_out
 from mtcm_nerfstudio.verdicts.scored import repair_capture, score_capture
 from mtcm_nerfstudio.verdicts.verdict import GuardRails, Ruling, Verdict, judge
 from mtcm_nerfstudio.views.arrange import Arranged, Known, Wishes, arrange
-from mtcm_nerfstudio.views.poses import used_poses
-from mtcm_nerfstudio.views.summary import summary_lines, warnings_of
-from mtcm_nerfstudio.views.write import EMBEDDINGS, write_decision_exports, write_embeddings, write_kept_poses
 
 _IN_THE_DIGESTS = ("source", "identity", "poses")
 """Settings that show in what was read, and so in the capture's digest."""
@@ -96,74 +93,6 @@ class FilterSettings:
     def guard_rails(self) -> GuardRails:
         """The limits on what the model may drop."""
         return GuardRails(self.min_frames, self.max_drop_share)
-
-
-@dataclass(frozen=True, eq=False)
-class FilterResult:
-    """Decisions, and where they came from and went."""
-
-    decisions: Decisions
-    capture: Capture
-    output_dir: Path
-    reused: bool
-    """Whether a file that was there already is current, so that nothing was computed."""
-    warnings: tuple[str, ...]
-    """What a person should know about these decisions, one sentence each."""
-
-
-def current_decisions(
-    data: Path,
-    settings: FilterSettings | None = None,
-    output_dir: Path | None = None,
-    reset: bool = False,
-    dry_run: bool = False,
-    progress: bool = True,
-) -> FilterResult:
-    """Return the decisions for a capture: those in its file where they are current, else new ones.
-
-    New decisions are written with all that goes beside them, and a person's decisions are carried over into them.
-
-    Args:
-        data: the capture's folder (or its transforms.json).
-        settings: how to filter.
-        output_dir: where the files go; by default ``mtcm/`` in the capture (``mtcm/<identity>/`` for an identity).
-        reset: forget the decisions that are there, a person's too.
-        dry_run: write nothing.
-        progress: show progress bars on standard error.
-
-    Raises:
-        FileNotFoundError: there is no capture, or no checkpoint.
-        ValueError: one of the files cannot be used; the message names it and says what to do.
-    """
-    settings = settings or FilterSettings()
-    capture = read_capture(data, settings.source, settings.identity)
-    card = read_card(settings.checkpoint)
-    cache = Cache(read_only=dry_run)
-    output_dir = output_dir or default_output_dir(data, capture)
-    path = output_dir / decisions_file.FILE_NAME
-    previous = decisions_file.read(path) if path.is_file() and not reset else None
-    posed, _ = with_given_poses(capture, settings.poses)
-    digest, record = capture_digest(posed, cache), settings_record(settings, card)
-    if previous is not None and previous.is_current(digest, record) and (output_dir / EMBEDDINGS).is_file():
-        if not dry_run:
-            write_exports(previous, capture, output_dir)
-        return FilterResult(previous, capture, output_dir, reused=True, warnings=warnings_of(previous, capture))
-    persons = {} if previous is None else previous.by_person
-    filtered = filter_capture(capture, settings, cache, progress, persons)
-    decisions = filtered.decisions if previous is None else filtered.decisions.carrying_over(previous)
-    if not dry_run:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        write_embeddings(filtered.states, output_dir)
-        write_exports(decisions, capture, output_dir)
-        # Last, so that a run that is cut short leaves no file that claims to be current.
-        decisions_file.write(decisions, path)
-    return FilterResult(decisions, capture, output_dir, reused=False, warnings=warnings_of(decisions, capture))
-
-
-def write_exports(decisions: Decisions, capture: Capture, output_dir: Path) -> None:
-    """Write what follows from the decisions into the files beside them."""
-    write_decision_exports(decisions, output_dir)
-    write_kept_poses(decisions, used_poses(capture, decisions), output_dir)
 
 
 @dataclass(frozen=True, eq=False)
@@ -282,12 +211,6 @@ def embedder_for(settings: FilterSettings, card: CheckpointCard) -> EmbedderName
     return card.embedder
 
 
-def default_output_dir(data: Path, capture: Capture) -> Path:
-    """Return ``mtcm/`` in the capture's folder; each identity of a folder has its own below it."""
-    folder = data.parent if data.is_file() else data
-    return folder / "mtcm" / capture.name if capture.source == "identity" else folder / "mtcm"
-
-
 def settings_record(settings: FilterSettings, card: CheckpointCard) -> dict[str, Any]:
     """Return what the decisions depend on beside the capture, as plain JSON without paths."""
     flags = {name: value for name, value in asdict(settings).items() if name not in _IN_THE_DIGESTS}
@@ -310,12 +233,6 @@ def capture_digest(capture: Capture, cache: Cache) -> str:
         )
         digest.update(repr(facts).encode())
     return digest.hexdigest()
-
-
-def summary(result: FilterResult) -> list[str]:
-    """Say in a few lines what was decided: kept, dropped by reason and by name, repaired, warnings."""
-    notes = (*result.capture.notes, *result.warnings)
-    return summary_lines(result.capture.name, result.decisions, notes, result.reused)
 
 
 def _frame_decisions(
@@ -349,7 +266,7 @@ def _as_arranged(frame: FrameDecision, arranged: Arranged, i: int) -> FrameDecis
     if not frame.kept or not (arranged.unwanted[i] or arranged.redundant[i]):
         return frame
     reason = "manual" if arranged.unwanted[i] else "redundant"
-    return replace(frame, kept=False, reason=reason, decided_by="rule", repaired_transform_matrix=None)
+    return replace(frame, kept=False, reason=reason, decided_by="rule")
 
 
 def _content(path: Path | None, cache: Cache) -> str | None:

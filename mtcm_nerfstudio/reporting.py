@@ -7,9 +7,9 @@ import numpy as np
 
 from mtcm_nerfstudio.analysis.report.charts import Scatter
 from mtcm_nerfstudio.analysis.report.page import FILE_NAME, ReportContents, anchor, report_page
+from mtcm_nerfstudio.deciding import FilterResult
 from mtcm_nerfstudio.decisions import FILE_NAME as DECISIONS
 from mtcm_nerfstudio.decisions import write_text_atomically
-from mtcm_nerfstudio.filtering import FilterResult
 from mtcm_nerfstudio.views.diversity import Diversity, diversity, table
 from mtcm_nerfstudio.views.labels import view_angles
 from mtcm_nerfstudio.views.look_at import seen_from_above

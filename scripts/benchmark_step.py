@@ -28,8 +28,8 @@ from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.engine.callbacks import TrainingCallbackLocation
 
 from mtcm_nerfstudio.cli.errors import clear_errors
+from mtcm_nerfstudio.deciding import current_decisions
 from mtcm_nerfstudio.decisions import FILE_NAME, write_text_atomically
-from mtcm_nerfstudio.filtering import current_decisions
 
 _SAMPLE = Path(__file__).resolve().parents[1] / "data" / "sample"
 _WARM_UP = 3

@@ -27,8 +27,8 @@ from PIL import Image
 from mtcm_nerfstudio import decisions as decisions_file
 from mtcm_nerfstudio.capture.read import read_capture
 from mtcm_nerfstudio.cli.errors import clear_errors
+from mtcm_nerfstudio.deciding import FilterResult
 from mtcm_nerfstudio.decisions import Decisions, FrameDecision, write_text_atomically
-from mtcm_nerfstudio.filtering import FilterResult
 from mtcm_nerfstudio.viewer.scene import Look, Scene
 from mtcm_nerfstudio.viewer.serve import served
 from mtcm_nerfstudio.viewer.session import State
@@ -74,7 +74,7 @@ def run(benchmark: ViewerBenchmark) -> None:
         result = _rings(Path(folder), benchmark.frames)
         found = _measured(benchmark, result, chromium)
     rows = [
-        ["frames", "rows shown", "first camera drawn", "updates of the page", "updates of the scene"],
+        ["frames", "rows shown", "first camera drawn", "counts changed in the page", "scenes sent"],
         [
             f"{found.frames:,}",
             f"{found.seconds_to_rows:.1f} s",
@@ -124,8 +124,11 @@ def _measured(benchmark: ViewerBenchmark, result: FilterResult, chromium: str) -
 _DRAG = """async (seconds) => {
   const slider = document.getElementById("threshold");
   const counts = document.getElementById("counts");
-  let updates = 0;
-  new MutationObserver(() => updates++).observe(counts, { childList: true });
+  let [updates, said] = [0, counts.textContent];
+  new MutationObserver(() => {
+    if (counts.textContent !== said) updates++;
+    said = counts.textContent;
+  }).observe(counts, { childList: true });
   const end = performance.now() + 1000 * seconds;
   for (let i = 0; performance.now() < end; i++) {
     slider.value = 0.05 + 0.9 * Math.abs(((i / 50) % 2) - 1);

@@ -22,8 +22,8 @@ from mtcm_nerfstudio.analysis.figures import DROPPED, INK, KEPT, headline, new_f
 from mtcm_nerfstudio.analysis.frame_axis import inconsistency_panel, name_frames, verdict_legend
 from mtcm_nerfstudio.capture.images import read_rgb
 from mtcm_nerfstudio.cli.errors import clear_errors
+from mtcm_nerfstudio.deciding import current_decisions
 from mtcm_nerfstudio.decisions import Decisions, FrameDecision
-from mtcm_nerfstudio.filtering import current_decisions
 
 _IN_WORDS = {"swap": "another frame's pose", "foreign": "from another scene", "exposure": "badly exposed"}
 _REPOSITORY = Path(__file__).resolve().parents[1]

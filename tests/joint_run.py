@@ -10,6 +10,11 @@ from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.engine.callbacks import TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.engine.optimizers import Optimizers
 from nerfstudio.pipelines.base_pipeline import VanillaPipelineConfig
+from tiny_capture import names
+
+COUNT = 14
+FILES = [f"images/{name}" for name in names(COUNT)]
+"""Of the fixture ``capture`` beside the tests of ``nerf/``."""
 
 SMALL_MODEL = {
     "num_levels": 4,

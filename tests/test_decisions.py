@@ -93,6 +93,12 @@ def test_nobody_keeps_a_frame_that_cannot_be_trained_on():
     assert decisions(broken).carrying_over(kept_before).frames == (broken,)
 
 
+def test_what_a_person_took_back_meanwhile_is_not_carried_on():
+    begun = decisions(frame("a")).decided_by_person("a", kept=False)
+    now = decisions(frame("a", inconsistency=0.25))
+    assert begun.carrying_over(now).frames == now.frames
+
+
 def test_unknown_frame_is_named():
     with pytest.raises(ValueError, match=r"no frame 'x\.jpg' among the 1 decisions"):
         decisions(frame("a")).decided_by_person("x.jpg", kept=True)

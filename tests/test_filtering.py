@@ -16,8 +16,11 @@ from tiny_capture import (
     write_transforms,
 )
 
+from mtcm_nerfstudio import deciding
 from mtcm_nerfstudio import decisions as decisions_file
-from mtcm_nerfstudio.filtering import FilterSettings, current_decisions, summary
+from mtcm_nerfstudio.deciding import current_decisions, summary
+from mtcm_nerfstudio.decisions import to_json
+from mtcm_nerfstudio.filtering import FilterSettings
 from mtcm_nerfstudio.views.load import load_views
 
 COUNT = 16
@@ -58,7 +61,7 @@ def test_a_rerun_computes_nothing_and_gives_the_same_bytes(capture, tmp_path, mo
     before = {path.name: path.read_bytes() for path in (capture / "mtcm").iterdir()}
     run(capture, output_dir=tmp_path / "other")
     assert {path.name: path.read_bytes() for path in (tmp_path / "other").iterdir()} == before
-    monkeypatch.setattr("mtcm_nerfstudio.filtering.filter_capture", lambda *args: pytest.fail("filtered again"))
+    monkeypatch.setattr("mtcm_nerfstudio.deciding.filter_capture", lambda *args: pytest.fail("filtered again"))
     again = run(capture)
     assert again.reused
     assert {path.name: path.read_bytes() for path in (capture / "mtcm").iterdir()} == before
@@ -146,6 +149,31 @@ def test_decisions_are_made_again_when_what_they_depend_on_changes(capture, chan
         (capture / "mtcm" / "pose_embeddings.npy").unlink()
     assert not run(capture, settings).reused
     assert run(capture, settings).reused
+
+
+def test_what_a_person_says_while_it_filters_is_not_lost(capture, monkeypatch):
+    path = run(capture).output_dir / decisions_file.FILE_NAME
+    name = f"images/{names(COUNT)[4]}"
+    real = deciding.filter_capture
+
+    def slow(*arguments):
+        decisions_file.write(decisions_file.read(path).decided_by_person(name, False), path)
+        return real(*arguments)
+
+    monkeypatch.setattr(deciding, "filter_capture", slow)
+    result = run(capture, FilterSettings(threshold=0.99))
+    assert not result.reused and result.decisions.by_person == {name: False} == decisions_file.read(path).by_person
+
+
+def test_decisions_are_looked_at_as_they_are_however_they_were_made(capture):
+    assert deciding.existing_decisions(capture) is None
+    before = run(capture, FilterSettings(threshold=0.99))
+    found = deciding.existing_decisions(capture)
+    assert to_json(found.decisions) == to_json(before.decisions) and found.warnings == before.warnings
+    edit_transforms(capture, lambda meta: meta["frames"][2]["transform_matrix"][0].__setitem__(3, 9.0))
+    assert "ns-mtcm-filter decides anew" in deciding.existing_decisions(capture).warnings[-1]
+    edit_transforms(capture, lambda meta: meta["frames"].pop())
+    assert deciding.existing_decisions(capture) is None
 
 
 def test_a_dry_run_writes_nothing(capture, tmp_path, monkeypatch):

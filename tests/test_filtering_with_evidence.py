@@ -9,7 +9,8 @@ from textured_corner import FOCAL, HEIGHT, WIDTH, write_photos
 
 from mtcm_nerfstudio.capture.faults import spread, turned_and_shifted
 from mtcm_nerfstudio.capture.poses import rotation_angle_degrees
-from mtcm_nerfstudio.filtering import FilterSettings, current_decisions, summary
+from mtcm_nerfstudio.deciding import current_decisions, summary
+from mtcm_nerfstudio.filtering import FilterSettings
 
 COUNT = 14
 WRONG = 6

@@ -22,6 +22,7 @@ FLOORS = (
     ("consistency",),
     ("verdicts", "views"),
     ("filtering",),
+    ("deciding",),
     ("reporting",),
     ("viewer",),
     ("nerf",),

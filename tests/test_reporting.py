@@ -10,7 +10,8 @@ from tiny_capture import edit_transforms, orbit, write_transforms
 
 from mtcm_nerfstudio.analysis.report.charts import Scatter, histogram_svg, scatter_svg
 from mtcm_nerfstudio.analysis.report.page import anchor
-from mtcm_nerfstudio.filtering import FilterSettings, current_decisions
+from mtcm_nerfstudio.deciding import current_decisions
+from mtcm_nerfstudio.filtering import FilterSettings
 from mtcm_nerfstudio.reporting import diversity_lines, diversity_of, write_report
 
 COUNT = 16

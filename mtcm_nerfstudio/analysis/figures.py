@@ -27,8 +27,6 @@ GRID = "#E3E3E3"
 NO_DATA = "#D9D9D9"
 CATEGORIES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 """Okabe and Ito's colours (Color Universal Design, 2008), told apart with any kind of colour vision.
-
-``KEPT`` and ``DROPPED`` are the blue and the vermilion of the same set.
 """
 
 DPI = 120

@@ -1,14 +1,14 @@
 """How verdicts look wherever a person meets them: in the report, the viewer and the plots.
 
-The colours are those of Okabe and Ito (Color Universal Design, 2008) or near them, dark enough for text on a light
-ground and light enough on a dark one; signs say the same to whoever sees no colours.
+The colours are those of Okabe and Ito (Color Universal Design, 2008), which any kind of colour vision can tell apart;
+on a light ground they are darker, so that text in them can be read. Signs say the same to whoever sees no colours.
 """
 
 from collections.abc import Mapping
 
 SIGNS: Mapping[str, str] = {"kept": "●", "repaired": "■", "dropped": "✕", "suggested": "▲"}
-ON_LIGHT: Mapping[str, str] = {"kept": "#0072B2", "repaired": "#B8860B", "dropped": "#D55E00", "suggested": "#8E4F8A"}
-ON_DARK: Mapping[str, str] = {"kept": "#56B4E9", "repaired": "#F0C24B", "dropped": "#F0813A", "suggested": "#D79AD3"}
+ON_LIGHT: Mapping[str, str] = {"kept": "#007A5A", "repaired": "#8A7400", "dropped": "#C25000", "suggested": "#0072B2"}
+ON_DARK: Mapping[str, str] = {"kept": "#009E73", "repaired": "#F0E442", "dropped": "#D55E00", "suggested": "#56B4E9"}
 
 
 def style_variables() -> str:

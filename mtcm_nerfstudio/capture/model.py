@@ -45,8 +45,17 @@ def model_of(capture: Capture) -> CaptureModel | None:
 
 
 def scene_points(capture: Capture) -> Float[np.ndarray, "n 3"] | None:
-    """Return the points of a capture's COLMAP model in the capture's world; None where there is no such model."""
-    model = model_of(capture)
+    """Return the points of a capture's COLMAP model in the capture's world; None where there is no such model.
+
+    Raises:
+        ValueError: the capture was read from a model that cannot be read now.
+    """
+    try:
+        model = model_of(capture)
+    except ValueError:
+        if capture.model_dir is not None:
+            raise
+        return None  # nobody asked for what lies beside a transforms.json
     if model is None or model.world is None:
         return None
     points = np.array([point.xyz for point in model.reconstruction.points3D.values()]).reshape(-1, 3)

@@ -20,7 +20,8 @@ import tyro
 
 from mtcm_nerfstudio.capture.writing.export import export_capture
 from mtcm_nerfstudio.cli.errors import clear_errors
-from mtcm_nerfstudio.filtering import FilterSettings, current_decisions, summary
+from mtcm_nerfstudio.deciding import current_decisions, summary
+from mtcm_nerfstudio.filtering import FilterSettings
 from mtcm_nerfstudio.reporting import diversity_lines, diversity_of, write_report
 
 

@@ -6,7 +6,7 @@ Usage:
     ns-mtcm-view --data data --identity NAME           one identity of the identity layout
     ns-mtcm-view --data CAPTURE --host 0.0.0.0         let other machines open it (who can, can decide)
 
-Where the capture has no current decisions, it is filtered first. What you decide is written to filtered_views.json at
+Where the capture has no decisions, it is filtered first. What you decide is written to filtered_views.json at
 once, in your name: no later run of the filter takes it back, and ns-train goes by it.
 """
 
@@ -19,7 +19,8 @@ from pathlib import Path
 import tyro
 
 from mtcm_nerfstudio.cli.errors import clear_errors
-from mtcm_nerfstudio.filtering import FilterSettings, current_decisions, summary
+from mtcm_nerfstudio.deciding import current_decisions, existing_decisions, summary
+from mtcm_nerfstudio.filtering import FilterSettings
 from mtcm_nerfstudio.viewer.serve import served
 
 
@@ -38,12 +39,16 @@ class ViewCommand:
     open: bool = False
     """Open the page in a browser."""
     filter: tyro.conf.OmitArgPrefixes[FilterSettings] = field(default_factory=FilterSettings)
-    """How to filter, where there are no current decisions."""
+    """How to filter: with any of these the capture's decisions are brought in step with them first. Without, those that
+    are there are shown as they are."""
 
     def run(self) -> None:
         """Serve until Ctrl-C."""
-        result = current_decisions(self.data, self.filter, self.output_dir)
-        print(summary(result)[0])
+        which = FilterSettings(source=self.filter.source, identity=self.filter.identity)
+        # Without flags that say how to filter, what is there is looked at, and not decided anew.
+        found = existing_decisions(self.data, which, self.output_dir) if self.filter == which else None
+        result = found or current_decisions(self.data, self.filter, self.output_dir)
+        print("\n".join([summary(result)[0], *(f"  warning: {line}" for line in result.warnings)]))
         stopped = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stopped.set())

@@ -36,7 +36,7 @@ class PersonsWord:
         """0 where a person dropped a training frame since, 1 where one was put back or taken off trial, else NaN."""
         self._begun = begun_with.by_person
         self._known = {frame.file_path for frame in begun_with.kept}
-        self._stamp = self._look()
+        self._stamp: decisions_file.Stamp | None = None  # what was decided before the first step is heard, too
         self._last = 0.0
 
     @property
@@ -50,27 +50,29 @@ class PersonsWord:
         if now - self._last < _SECONDS:
             return []
         self._last = now
-        stamp = self._look()
+        stamp = decisions_file.stamp(self.path)
         if stamp == self._stamp or stamp is None:
             return []
         self._stamp = stamp
         try:
-            persons = decisions_file.read(self.path).by_person
+            decisions = decisions_file.read(self.path)
         except (OSError, ValueError) as error:
             return [f"MTCM: {error}"]
-        return self._take_up(persons)
+        return self._take_up(decisions)
 
     def weights(self, weight: Float[Tensor, " frame"]) -> Float[Tensor, " frame"]:
         """Return weights of the training frames with a person's word in them."""
         says = self.says.to(weight)
         return torch.where(says.isfinite(), says, weight)
 
-    def _take_up(self, persons: dict[str, bool]) -> list[str]:
-        told = []
+    def _take_up(self, decisions: Decisions) -> list[str]:
+        told, persons, dropped = [], decisions.by_person, {frame.file_path for frame in decisions.dropped}
         for row, name in enumerate(self.names):
-            before = float(self.says[row])
-            new = name in persons and persons[name] != self._begun.get(name)
-            now = float(persons[name]) if new else torch.nan
+            before, now = float(self.says[row]), torch.nan
+            if name in persons and persons[name] != self._begun.get(name):
+                now = float(persons[name])
+            elif name in self._begun and name not in persons and name in dropped:  # taken back
+                now = 0.0
             if before == now or (before != before and now != now):
                 continue
             self.says[row] = now
@@ -80,10 +82,3 @@ class PersonsWord:
                 self._known.add(name)
                 told.append(f"MTCM: {name} is kept from the next run on: start training again to use it")
         return told
-
-    def _look(self) -> tuple[int, int] | None:
-        try:
-            found = self.path.stat()
-        except OSError:
-            return None
-        return found.st_mtime_ns, found.st_ino

@@ -22,8 +22,8 @@ from torch.nn import Parameter
 
 from mtcm_nerfstudio import decisions as decisions_file
 from mtcm_nerfstudio.consistency.checkpoint import CheckpointCard, load_checkpoint
+from mtcm_nerfstudio.deciding import write_exports
 from mtcm_nerfstudio.decisions import write_text_atomically
-from mtcm_nerfstudio.filtering import write_exports
 from mtcm_nerfstudio.nerf.dataparser.parser import MTCMDataParser, MTCMDataParserConfig
 from mtcm_nerfstudio.nerf.dataparser.run_record import TRAINING_VIEWS
 from mtcm_nerfstudio.nerf.dataparser.scene import SUGGESTED_CAMERAS
@@ -183,8 +183,7 @@ class MTCMPipeline(VanillaPipeline):
             return None
         if self._person is None:
             frames = self._parser.training_frames()
-            path = self._parser.capture_output_dir / decisions_file.FILE_NAME
-            self._person = PersonsWord(path, frames.names, frames.decisions)
+            self._person = PersonsWord(self._parser.followed_decisions, frames.names, frames.decisions)
         for line in self._person.hear():
             CONSOLE.print(line, markup=False, highlight=False, soft_wrap=True)
         return self._person if self._person.has_spoken else None
@@ -193,7 +192,10 @@ class MTCMPipeline(VanillaPipeline):
         """Return what the transformer and the NeRF say of the training frames, for the viewer's panel."""
         if self.joint is None or not int(self.joint.refreshes):
             return {}
-        return {"weight": self.joint.weight, "residual": self.joint.losses.average}
+        return {
+            "weight": self.joint.weight if self._hook is None else self._hook.weight,
+            "residual": self.joint.losses.average,
+        }
 
     def _unseen_rays(self, share: float) -> UnseenRays | None:
         """Return what draws rays from the suggested views, where it is asked for and there are any."""

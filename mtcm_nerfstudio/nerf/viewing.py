@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mtcm_nerfstudio import decisions as decisions_file
 from mtcm_nerfstudio.capture.capture import Capture
-from mtcm_nerfstudio.filtering import write_exports
+from mtcm_nerfstudio.deciding import write_exports
 from mtcm_nerfstudio.nerf.dataparser.parser import MTCMDataParser
 from mtcm_nerfstudio.viewer.pictures import Pictures
 from mtcm_nerfstudio.viewer.session import Session
@@ -73,15 +73,12 @@ class MTCMPanel(ViewerControl):
         self._session.show_live({name: _spread(values, rows) for name, values in live.items()})
 
     def _opened(self, capture: Capture) -> Session:
-        """Open the capture's own decisions, so that what a person says here outlives the run.
-
-        The run's copy is left alone: a trained model's frames and poses are those that it was trained with.
-        """
-        folder = self._parser.capture_output_dir
-        path = folder / decisions_file.FILE_NAME
+        """Open the decisions that outlive the run; what a person says here goes there."""
+        path, folder = self._parser.followed_decisions, self._parser.capture_output_dir
         if not path.is_file():
             decisions_file.write(self._parser.training_frames().decisions, path)
-        session = Session(path, lambda decisions: write_exports(decisions, capture, folder))
+        own = path.parent == folder
+        session = Session(path, (lambda decisions: write_exports(decisions, capture, folder)) if own else None)
         if [f.file_path for f in session.state.decisions.frames] != [f.file_path for f in capture.frames]:
             raise ValueError(f"{path} lists other frames than the capture has: run ns-mtcm-filter")
         return session

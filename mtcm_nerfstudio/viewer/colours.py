@@ -17,7 +17,7 @@ Rgb = tuple[int, int, int]
 ColourBy = Literal["verdict", "inconsistency", "time", "label", "weight", "residual"]
 
 VERDICTS: dict[str, Rgb] = {name: (int(c[1:3], 16), int(c[3:5], 16), int(c[5:7], 16)) for name, c in ON_DARK.items()}
-CHOSEN: Rgb = (0, 200, 150)
+CHOSEN: Rgb = (204, 121, 167)
 """Of the frame looked at."""
 UNKNOWN: Rgb = (140, 140, 140)
 

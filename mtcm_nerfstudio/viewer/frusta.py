@@ -112,7 +112,7 @@ def usual_size(c2w: Float[np.ndarray, "n 4 4"]) -> float:
     if len(positions) < 2:
         return 0.1
     step = np.linalg.norm(np.diff(positions, axis=0), axis=1)
-    extent = float(np.linalg.norm(positions - geometric_median(positions), axis=1).mean())
+    extent = float(np.median(np.linalg.norm(positions - geometric_median(positions), axis=1)))
     usual = float(np.median(step[step > 0])) if (step > 0).any() else extent
     return float(np.clip(0.8 * usual, 0.02 * extent, 0.2 * extent)) or 0.1
 

@@ -11,7 +11,7 @@ from mtcm_nerfstudio.analysis.verdict_look import SIGNS
 from mtcm_nerfstudio.viewer.colours import VERDICTS
 from mtcm_nerfstudio.viewer.pictures import Pictures
 from mtcm_nerfstudio.viewer.scene import Look
-from mtcm_nerfstudio.viewer.session import Session, State
+from mtcm_nerfstudio.viewer.session import Session, State, reason_shown
 
 _ALWAYS = ("verdict", "inconsistency", "time", "label")
 _SIDE = 360
@@ -54,28 +54,32 @@ class Panel:
             self._points = gui.add_checkbox("points", True)
         with gui.add_folder("Frame", expand_by_default=table is not None):
             self._frame = gui.add_markdown(about(state, pictures), image_root=Path())
-            self._buttons(gui, on_go)
+            if table is not None:  # else this is a part of the table's page, which has them
+                self._buttons(gui, on_go)
             self._message = gui.add_markdown("")
         if table is not None:
             gui.add_markdown(f"[All frames in a table]({table})")
-        self._threshold.on_update(lambda _: session.try_threshold(self._chosen_threshold()))
+        self._threshold.on_update(self._dragged)
         for handle in (*self._groups.values(), self._images, self._names, self._points, self._colour):
             handle.on_update(lambda _: on_look())
 
     def _buttons(self, gui: Any, on_go: Callable[[Any], None]) -> None:
         session = self._session
-        decide = gui.add_button_group("Decide", ("Keep", "Drop", "Undo"))
-        move = gui.add_button_group("Look at", ("Next worst", "Previous", "Go there"))
-        actions = {
-            "Keep": lambda event: session.decide(True),
-            "Drop": lambda event: session.decide(False),
-            "Undo": lambda event: session.undo(),
-            "Next worst": lambda event: session.step(1),
-            "Previous": lambda event: session.step(-1),
-            "Go there": lambda event: on_go(event.client),
-        }
-        for group in (decide, move):
-            group.on_click(lambda event: actions[event.target.value](event))
+        # Not a button group: viser 0.2.7 passes over a click on the button that was clicked last.
+        for words, colour, act in (
+            ("Keep", "green", lambda event: session.decide(True)),
+            ("Drop", "red", lambda event: session.decide(False)),
+            ("Undo", "gray", lambda event: session.undo()),
+            ("Next worst", None, lambda event: session.step(1)),
+            ("Previous", None, lambda event: session.step(-1)),
+            ("Go there", None, lambda event: on_go(event.client)),
+        ):
+            gui.add_button(words, color=colour).on_click(act)
+
+    def _dragged(self, event: Any) -> None:
+        """Take up what somebody's slider says; what ``draw`` sets it to is no news."""
+        if event.client is not None:
+            self._session.try_threshold(self._chosen_threshold())
 
     @property
     def look(self) -> Look:
@@ -122,7 +126,8 @@ def about(state: State, pictures: Pictures) -> str:
     names = {one.file_path: i for i, one in enumerate(state.decisions.frames)}
     other = names.get(frame.most_at_odds_with or "")
     verdict = state.verdicts[state.selected]
-    why = f": {frame.reason}" if frame.reason else ""
+    reason = reason_shown(frame, verdict)
+    why = f": {reason}" if reason else ""
     lines = [
         f"**{_plain(frame.file_path)}**",
         "",

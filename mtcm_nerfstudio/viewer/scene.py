@@ -56,7 +56,7 @@ class Scene:
         """
         self._api, self._shown, self._pictures, self._on_pick = server.scene, shown, pictures, on_pick
         self._drawn: dict[str, tuple[Any, list[Any]]] = {}
-        self._poses = shown.claimed()
+        self._poses = self._pickable = shown.claimed()
         self._points = None
         if shown.points is not None and len(shown.points):
             self._points = self._api.add_point_cloud(
@@ -75,6 +75,7 @@ class Scene:
     def draw(self, state: State, look: Look) -> None:
         """Bring what is drawn in step with a state."""
         self._poses = self._shown.used(state.decisions)
+        self._pickable = np.where(self.visible(state, look)[:, None, None], self._poses, np.nan)
         if self._points is not None:
             self._points.visible = look.points
         wanted = {
@@ -135,7 +136,7 @@ class Scene:
         camera, place = event.client.camera, event.screen_pos
         direction = ray_through(np.array(camera.wxyz), camera.fov, camera.aspect, (place[0], place[1]))
         origin = np.array(camera.position)
-        found = picked(origin, direction, self._poses, self._shown.tangents, self._shown.size)
+        found = picked(origin, direction, self._pickable, self._shown.tangents, self._shown.size)
         if found is not None:
             self._on_pick(found)
 

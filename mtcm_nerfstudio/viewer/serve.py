@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mtcm_nerfstudio import decisions as decisions_file
-from mtcm_nerfstudio.filtering import FilterResult, write_exports
+from mtcm_nerfstudio.deciding import FilterResult, write_exports
 from mtcm_nerfstudio.viewer.pictures import Pictures
 from mtcm_nerfstudio.viewer.session import Session
 from mtcm_nerfstudio.viewer.shown import Shown, shown

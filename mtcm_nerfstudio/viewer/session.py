@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from mtcm_nerfstudio import decisions as decisions_file
-from mtcm_nerfstudio.decisions import Decisions, FrameDecision, Matrix, VerdictName
+from mtcm_nerfstudio.decisions import Decisions, FrameDecision, VerdictName
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,10 +63,10 @@ class Session:
         self._lock = threading.RLock()
         self._listeners: list[Callable[[], None]] = []
         self._undo: list[FrameDecision] = []
-        self._decisions, self._stamp = decisions_file.read(path), _stamp(path)
+        self._stamp = decisions_file.stamp(path)
+        self._decisions = decisions_file.read(path)
         self._threshold, self._selected = self._decisions.threshold, None
         self._live: dict[str, Float[np.ndarray, " frame"]] = {}
-        self._repairs: dict[str, Matrix | None] = {}
         self._message = ""
         self._state = self._made()
 
@@ -113,21 +113,23 @@ class Session:
             if index is None:
                 self._message = "Choose a frame first."
                 return
-            self._take_up()
+            if not self._take_up():
+                return
             before = self._decisions.frames[index]
             try:
-                self._write(self._with_repair(self._decisions.decided_by_person(before.file_path, kept), index))
+                self._write(self._decisions.decided_by_person(before.file_path, kept))
             except (ValueError, OSError) as error:
                 self._message = f"Nothing is decided: {error}."
                 return
             self._undo.append(before)
             self._selected = index
-            self._message = f"{before.file_path}: {'kept' if kept else 'dropped'}, written to {self.path.name}."
+            self._export_and_say(f"{before.file_path}: {'kept' if kept else 'dropped'}, written to {self.path.name}.")
 
     def undo(self) -> None:
         """Take back the last decision of this session, to what stood before it."""
         with self._changing():
-            self._take_up()
+            if not self._take_up():
+                return
             index = {frame.file_path: i for i, frame in enumerate(self._decisions.frames)}
             while self._undo:
                 before = self._undo.pop()
@@ -141,7 +143,7 @@ class Session:
                         self._undo.append(before)
                         return
                     self._selected = index[before.file_path]
-                    self._message = f"{before.file_path}: back to what it was ({_said(before)})."
+                    self._export_and_say(f"{before.file_path}: back to what it was ({_said(before)}).")
                     return
             self._message = "Nothing to undo."
 
@@ -157,47 +159,49 @@ class Session:
 
     def look_again(self) -> bool:
         """Read the file if somebody else has written it; returns whether anything changed."""
-        if _stamp(self.path) == self._stamp:
+        if decisions_file.stamp(self.path) == self._stamp:
             return False
         with self._changing():
             self._take_up()
         return True
 
-    def _with_repair(self, decisions: Decisions, index: int) -> Decisions:
-        """Return decisions in which a frame that is kept again has the repaired pose that it had once."""
-        frame = decisions.frames[index]
-        pose = self._repairs.get(frame.file_path)
-        if not frame.kept or frame.repaired_transform_matrix is not None or pose is None:
-            return decisions
-        frames = list(decisions.frames)
-        frames[index] = replace(frame, repaired_transform_matrix=pose, reason="pose")
-        return replace(decisions, frames=tuple(frames))
+    def _take_up(self) -> bool:
+        """Read what another program may have written since; False, with a message, where that cannot be taken up.
 
-    def _take_up(self) -> None:
-        """Read what another program may have written since; a file that cannot be read just now stays unread."""
-        stamp = _stamp(self.path)
+        Nothing may be written then: it would overwrite what somebody else said.
+        """
+        stamp = decisions_file.stamp(self.path)
         if stamp == self._stamp:
-            return
+            return True
         try:
             found = decisions_file.read(self.path)
-        except (FileNotFoundError, ValueError) as error:
+        except (OSError, ValueError) as error:
             self._message = str(error)
-            return
+            return False
         if [f.file_path for f in found.frames] != [f.file_path for f in self._decisions.frames]:
             self._message = f"{self.path.name} lists other frames now: open the viewer again to see them."
-            return
+            return False
         if self._threshold == self._decisions.threshold:
             self._threshold = found.threshold
+        if _made_from(found) != _made_from(self._decisions):
+            self._undo.clear()  # what stood before was the word of another run of the filter
         self._decisions, self._stamp = found, stamp
+        return True
 
     def _write(self, decisions: Decisions) -> None:
-        decisions_file.write(decisions, self.path)
-        self._decisions, self._stamp = decisions, _stamp(self.path)
-        if self._export is not None:
-            self._export(decisions)
+        self._stamp = decisions_file.write(decisions, self.path)
+        self._decisions = decisions
+
+    def _export_and_say(self, message: str) -> None:
+        """Bring the files beside the decisions in step, and say what was done."""
+        self._message = message
+        try:
+            if self._export is not None:
+                self._export(self._decisions)
+        except OSError as error:
+            self._message += f" The files beside it could not be written: {error}."
 
     def _made(self) -> State:
-        self._repairs |= {frame.file_path: frame.repaired_transform_matrix for frame in self._decisions.repaired}
         return State(
             self._decisions,
             tuple(verdict_at(frame, self._decisions, self._threshold) for frame in self._decisions.frames),
@@ -240,6 +244,13 @@ def verdict_at(frame: FrameDecision, decisions: Decisions, threshold: float) -> 
     return "repaired" if frame.repaired_transform_matrix is not None else "dropped"
 
 
+def reason_shown(frame: FrameDecision, verdict: VerdictName) -> str:
+    """Return why a frame has a verdict, also one that is only tried out; empty for a kept one."""
+    if verdict == "kept":
+        return ""
+    return "pose" if verdict == "repaired" else frame.reason or "inconsistent"
+
+
 def worst_first(decisions: Decisions) -> Int[np.ndarray, " frame"]:
     """Return the frames' indices, the most inconsistent first."""
     return np.argsort([-frame.inconsistency for frame in decisions.frames], kind="stable")
@@ -249,10 +260,5 @@ def _said(frame: FrameDecision) -> str:
     return f"{'kept' if frame.kept else f'dropped: {frame.reason}'}, by {frame.decided_by}"
 
 
-def _stamp(path: Path) -> tuple[int, int] | None:
-    """Return what changes whenever the file does."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_ino
+def _made_from(decisions: Decisions) -> tuple[object, ...]:
+    return decisions.capture_digest, decisions.settings, decisions.checkpoint, decisions.threshold

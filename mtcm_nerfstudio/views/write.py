@@ -93,7 +93,7 @@ def _row(frame: FrameDecision) -> list[str]:
         frame.label or "",
         frame.words or "",
         frame.most_at_odds_with or "",
-        "yes" if frame.repaired_transform_matrix else "no",
+        "yes" if frame.verdict == "repaired" else "no",
     ]
 
 

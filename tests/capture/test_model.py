@@ -29,5 +29,12 @@ def test_a_model_of_another_reconstruction_has_no_points_for_the_capture(tmp_pat
     assert model_of(capture) is not None and scene_points(capture) is None
 
 
+def test_a_model_that_nobody_asked_for_may_be_broken(tmp_path):
+    write_colmap(tmp_path, orbit(12))
+    write_transforms(tmp_path, orbit(12))
+    (tmp_path / "sparse/0/images.bin").write_bytes(b"cut short")
+    assert scene_points(read_capture(tmp_path)) is None
+
+
 def test_without_a_model_there_are_no_points(tmp_path):
     assert scene_points(read_capture(write_transforms(tmp_path, orbit(5)))) is None

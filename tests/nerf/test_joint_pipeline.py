@@ -12,22 +12,15 @@ import numpy as np
 import pytest
 import torch
 from deciding import decide
-from joint_run import stock_pipeline, tiny_config, train
+from joint_run import COUNT, FILES, stock_pipeline, tiny_config, train
 from nerfstudio_commands import SMALL, nerfstudio, run_folder
-from tiny_capture import edit_transforms, names, orbit, write_colmap, write_transforms
+from tiny_capture import edit_transforms, orbit, write_colmap, write_transforms
 
 from mtcm_nerfstudio import decisions as decisions_file
 from mtcm_nerfstudio.capture.read import read_capture
 from mtcm_nerfstudio.nerf.dataparser.parser import MTCMDataParserConfig
 
-COUNT = 14
-FILES = [f"images/{name}" for name in names(COUNT)]
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-@pytest.fixture
-def capture(tmp_path: Path) -> Path:
-    return write_transforms(tmp_path / "capture", orbit(COUNT))
 
 
 @pytest.fixture

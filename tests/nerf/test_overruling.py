@@ -8,22 +8,14 @@ import pytest
 import torch
 import viser
 from deciding import decide
-from joint_run import stock_pipeline, tiny_config, train
-from tiny_capture import names, orbit, write_transforms
+from joint_run import FILES, stock_pipeline, tiny_config, train
 
 from mtcm_nerfstudio import decisions as decisions_file
 from mtcm_nerfstudio.nerf import pipeline as pipeline_module
 from mtcm_nerfstudio.nerf.overruling import PersonsWord
 from mtcm_nerfstudio.nerf.viewing import in_nerfstudio
 
-COUNT = 14
-FILES = [f"images/{name}" for name in names(COUNT)]
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-@pytest.fixture
-def capture(tmp_path: Path) -> Path:
-    return write_transforms(tmp_path / "capture", orbit(COUNT))
 
 
 @pytest.fixture
@@ -67,6 +59,21 @@ def test_a_frame_that_is_not_in_the_run_has_to_wait_and_that_is_said_once(file):
     assert heard(word) == [f"MTCM: {FILES[2]} is kept from the next run on: start training again to use it"]
     say(file, FILES[3], True)  # an evaluation frame, which the filter kept
     assert heard(word) == []
+
+
+def test_what_was_said_between_a_run_and_its_resumption_is_heard(file):
+    begun = decisions_file.read(file)
+    say(file, FILES[0], False)
+    word = PersonsWord(file, tuple(FILES[:2]), begun)
+    assert heard(word) == [f"MTCM: {FILES[0]} no longer counts in this training"]
+
+
+def test_a_word_that_is_taken_back_no_longer_holds(file):
+    say(file, FILES[2], True)  # the filter had dropped it
+    word = PersonsWord(file, tuple(FILES[:3]), decisions_file.read(file))
+    assert heard(word) == []
+    decide(file, FILES, {FILES[2]: "blur"})
+    assert heard(word) == [f"MTCM: {FILES[2]} no longer counts in this training"]
 
 
 def test_a_file_that_is_gone_or_damaged_changes_nothing(file):
@@ -135,6 +142,7 @@ def test_nerfstudios_viewer_finds_the_panel_and_the_panel_says_what_training_doe
     from nerfstudio.viewer.viewer_elements import ViewerControl
 
     pipeline, _ = train(tiny_config(capture, file, start=1, every=1), 4)
+    pipeline._trains_in = tmp_path
     assert [found for _, found in parse_object(pipeline, ViewerControl, "elements")] == [pipeline.panel]
     server = viser.ViserServer(port=7930, verbose=False)
     try:
@@ -149,5 +157,10 @@ def test_nerfstudios_viewer_finds_the_panel_and_the_panel_says_what_training_doe
         assert weight[row] == pytest.approx(float(pipeline.joint.weight[0]))
         session.decide(False, row)
         assert not decisions_file.read(file).frames[row].kept
+        pipeline.get_train_loss_dict(4)
+        pipeline._person._last = 0.0
+        pipeline.get_train_loss_dict(5)
+        pipeline.panel.refresh()
+        assert session.state.live["weight"][row] == 0.0
     finally:
         server.stop()

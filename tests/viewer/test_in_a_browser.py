@@ -9,12 +9,16 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+import viser
 from browser import needs_browser, pages
-from looked_at import COUNT, looked_at, on_disk
+from looked_at import COUNT, FILES, looked_at, on_disk
 
 from mtcm_nerfstudio import decisions as decisions_file
+from mtcm_nerfstudio.viewer.pictures import Pictures
 from mtcm_nerfstudio.viewer.serve import first_eye, served
+from mtcm_nerfstudio.viewer.session import Session
 from mtcm_nerfstudio.viewer.shown import shown
+from mtcm_nerfstudio.viewer.viewing import Viewing
 
 pytestmark = [pytest.mark.slow, needs_browser]
 PATIENCE = 60_000  # ms: tests run side by side, and WebGL in software
@@ -68,6 +72,17 @@ def test_a_decision_by_keyboard_and_by_button_is_on_disk_and_in_every_page(resul
         assert "foreign" not in (result.output_dir / "filtered_images.txt").read_text()
 
 
+def test_keys_that_follow_each_other_fast_are_about_the_frame_that_they_led_to(result):
+    with opened(result) as (viewer, page):
+        for key in "npndd":  # the worst, round to the least, the worst again, which is dropped already
+            page.keyboard.press(key)
+        page.keyboard.press("n")
+        page.keyboard.press("k")
+        wait_until(lambda: on_disk(result, 9) == (True, "person"))
+        assert on_disk(result, 3) == (False, "person")
+        assert len(decisions_file.read(viewer.session.path).by_person) == 2
+
+
 def test_the_threshold_recolours_and_writes_nothing(result):
     before = (result.output_dir / decisions_file.FILE_NAME).read_text()
     with opened(result) as (viewer, page):
@@ -79,6 +94,46 @@ def test_the_threshold_recolours_and_writes_nothing(result):
         page.keyboard.press("End")
         wait_for_count(page, "dropped", 0)
     assert (result.output_dir / decisions_file.FILE_NAME).read_text() == before
+
+
+def test_the_panel_in_another_programs_viewer_decides_as_often_as_it_is_pressed(result):
+    """As in ns-train, which has no page of ours around the scene."""
+    session = Session(result.output_dir / decisions_file.FILE_NAME)
+    what = shown(result.capture)
+    server = viser.ViserServer(port=7620, verbose=False)
+    viewing = Viewing(server, session, what, Pictures(what.images), table="http://localhost:1")
+    try:
+        with pages(1) as (page,):
+            page.set_default_timeout(PATIENCE)
+            page.goto(f"http://localhost:{server.get_port()}")
+            for index in (5, 6):
+                session.select(index)
+                page.get_by_text(FILES[index].rsplit("/")[-1]).first.wait_for()
+                page.get_by_role("button", name="Drop").click()
+                wait_until(lambda index=index: on_disk(result, index) == (False, "person"))
+            for index in (6, 5):
+                page.get_by_role("button", name="Undo").click()
+                wait_until(lambda index=index: on_disk(result, index) == (True, "model"))
+            assert page.complaints == []
+    finally:
+        viewing.stop()
+        server.stop()
+
+
+def wait_until(holds) -> None:
+    end = time.monotonic() + PATIENCE / 1000
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_what_is_drawn_sends_no_threshold_back(result):
+    with opened(result) as (viewer, page):
+        for threshold in np.linspace(0.1, 0.9, 30).round(2).tolist():
+            viewer.session.try_threshold(threshold)
+            page.wait_for_timeout(20)
+        page.wait_for_timeout(1500)
+        assert viewer.session.state.threshold == threshold
 
 
 def listed(page, expected: list[int]) -> None:
@@ -119,6 +174,8 @@ def test_a_click_on_a_camera_in_the_scene_looks_at_its_frame(result):
             page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
             page.wait_for_selector(f"tr[data-frame='{index}'][aria-selected=true]")
             assert viewer.session.state.selected == index
+            page.keyboard.press("d")  # the keyboard is the table's again
+            wait_until(lambda index=index: on_disk(result, index) == (False, "person"))
 
 
 def on_screen(what, result, index: int, aspect: float, fov: float = np.radians(75.0)) -> np.ndarray:

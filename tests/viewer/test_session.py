@@ -1,6 +1,7 @@
 """One session for everybody who looks: what is written, what is taken back, what somebody else wrote."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from looked_at import COUNT, DROPPED, FILES, REPAIRED, looked_at, on_disk
@@ -73,11 +74,45 @@ def test_what_another_program_writes_is_taken_up_and_not_overwritten(session, re
     assert not session.look_again()
 
 
-def test_a_file_that_is_damaged_meanwhile_is_said_and_survived(session, result):
+def test_a_file_that_is_damaged_meanwhile_is_said_and_not_overwritten(session, result):
     path = result.output_dir / decisions_file.FILE_NAME
+    session.decide(False, 0)
     path.write_text("{")
     session.look_again()
     assert str(path) in session.state.message and len(session.state.verdicts) == COUNT
+    for act in (lambda: session.decide(True, 3), session.undo):
+        act()
+        assert str(path) in session.state.message and path.read_text() == "{"
+
+
+def test_a_file_that_lists_other_frames_now_is_not_overwritten(session, result):
+    path = result.output_dir / decisions_file.FILE_NAME
+    record = json.loads(path.read_text())
+    record["frames"].append({**record["frames"][0], "file_path": "images/new.png"})
+    path.write_text(json.dumps(record))
+    before = path.read_text()
+    session.decide(True, 3)
+    assert "other frames" in session.state.message and path.read_text() == before
+
+
+def test_what_stood_before_another_run_of_the_filter_cannot_come_back(session, result):
+    path = result.output_dir / decisions_file.FILE_NAME
+    session.decide(True, 3)
+    decisions_file.write(replace(decisions_file.read(path), threshold=0.95), path)
+    session.undo()
+    assert session.state.message == "Nothing to undo." and on_disk(result, 3) == (True, "person")
+
+
+def test_a_decision_stands_where_the_files_beside_it_cannot_be_written(result):
+    def full(decisions):
+        raise OSError(28, "No space left on device")
+
+    session = Session(result.output_dir / decisions_file.FILE_NAME, full)
+    session.decide(False, 0)
+    assert on_disk(result, 0) == (False, "person")
+    assert "written to" in session.state.message and "No space left" in session.state.message
+    session.undo()
+    assert on_disk(result, 0) == (True, "model")
 
 
 def test_a_frame_that_cannot_be_trained_on_stays_dropped(session, result):
@@ -125,6 +160,8 @@ def test_exports_follow_a_decision(result):
 def test_a_repaired_frame_that_is_dropped_and_kept_again_has_its_repaired_pose(session):
     before = session.state.decisions.frames[REPAIRED]
     session.decide(False, REPAIRED)
+    assert session.state.verdicts[REPAIRED] == "dropped"
+    session = Session(session.path)  # another day
     session.decide(True, REPAIRED)
     after = session.state.decisions.frames[REPAIRED]
     assert after.repaired_transform_matrix == before.repaired_transform_matrix and after.reason == "pose"

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import socket
 import threading
 import urllib.error
 import urllib.request
@@ -44,6 +45,27 @@ def get(server, path, **headers) -> bytes:
         return answer.read()
 
 
+@contextmanager
+def listening(server):
+    """What reads the next news that a page is told."""
+    news = urllib.request.urlopen(server.address + "/news", timeout=10)
+
+    def heard():
+        line = news.readline()
+        assert news.readline() == b"\n"
+        return json.loads(line.removeprefix(b"data: "))
+
+    try:
+        yield heard
+    finally:
+        news.close()
+
+
+def rows_of(server) -> list[dict]:
+    with listening(server) as heard:
+        return list(heard()["rows"].values())
+
+
 def act(server, secret=None, **asked) -> None:
     headers = {"X-MTCM": server.secret if secret is None else secret}
     body = json.dumps(asked).encode()
@@ -67,7 +89,7 @@ def test_the_page_holds_its_facts_and_the_name_cannot_break_out(result):
 
 def test_rows_and_csv_say_the_same_as_the_decisions(result):
     with serving(result) as server:
-        rows = json.loads(get(server, "/rows.json"))
+        rows = rows_of(server)
         assert [row["name"] for row in rows] == [frame.file_path for frame in result.decisions.frames]
         table = list(csv.DictReader(io.StringIO(get(server, "/frames.csv").decode())))
         assert [row["verdict"] for row in table] == [row["verdict"] for row in rows]
@@ -104,14 +126,7 @@ def test_pictures_come_in_known_sizes_of_known_frames_and_no_other_file(result):
 
 
 def test_news_begin_with_everything_and_go_on_with_what_changes(result):
-    with serving(result) as server:
-        news = urllib.request.urlopen(server.address + "/news", timeout=10)
-
-        def heard():
-            line = news.readline()
-            assert news.readline() == b"\n"
-            return json.loads(line.removeprefix(b"data: "))
-
+    with serving(result) as server, listening(server) as heard:
         first = heard()
         assert len(first["rows"]) == COUNT and first["suggested"] == 2
         threading.Thread(target=act, args=(server,), kwargs={"action": "drop", "frame": 4}).start()
@@ -119,7 +134,62 @@ def test_news_begin_with_everything_and_go_on_with_what_changes(result):
         while "4" not in changed:
             changed |= heard()["rows"]
         assert set(changed) == {"4"} and changed["4"]["decided_by"] == "person"
-        news.close()
+        path = result.output_dir / decisions_file.FILE_NAME
+        record = json.loads(path.read_text())
+        record["frames"][6] |= {"inconsistency": 0.125, "label": "from the left"}
+        path.write_text(json.dumps(record))
+        server.session.look_again()
+        changed = heard()["rows"]
+        assert set(changed) == {"6"} and changed["6"]["inconsistency"] == 0.125 and changed["6"]["label"]
+
+
+def test_a_decision_is_about_the_frame_that_is_named_wherever_another_page_looks(result):
+    with serving(result) as server:
+        server.session.select(7)
+        act(server, action="drop", frame=2)
+        assert on_disk(result, 2) == (False, "person") and on_disk(result, 7) == (True, "model")
+
+
+def test_a_frame_that_is_kept_at_a_threshold_that_is_tried_out_has_no_reason(result):
+    with serving(result) as server:
+        server.session.try_threshold(1.0)
+        row = rows_of(server)[3]
+        assert (row["verdict"], row["reason"]) == ("kept", "")
+        server.session.try_threshold(0.0)
+        assert {row["reason"] for row in rows_of(server) if row["verdict"] == "dropped"} >= {"blur", "inconsistent"}
+
+
+def test_only_this_machine_by_its_own_name_is_meant(result):
+    session = Session(result.output_dir / decisions_file.FILE_NAME)
+    server = TableServer(session, Pictures(()), "0.0.0.0", 7350, "a")
+    try:
+        for host in ("127.0.0.1:1", "192.168.1.7:7020", "[::1]:1", "localhost", f"{socket.gethostname()}:7350"):
+            assert server.answers_to(host)
+        for host in ("evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "[", ""):
+            assert not server.answers_to(host)
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize("said", ["Content-Length: -1", "Content-Length: 9999999", "Content-Length: x", "X-MTCM: \xff"])
+def test_requests_that_make_no_sense_are_refused_and_the_terminal_stays_quiet(result, capfd, said):
+    with serving(result) as server:
+        with socket.create_connection((HOST, server.port), timeout=10) as connection:
+            secret = "" if said.startswith("X-MTCM") else f"X-MTCM: {server.secret}\r\n"
+            connection.sendall(f"POST /act HTTP/1.1\r\nHost: localhost\r\n{secret}{said}\r\n\r\n".encode("latin-1"))
+            assert connection.recv(100).split()[1] in (b"400", b"403")
+        for _ in range(5):
+            with socket.create_connection((HOST, server.port)) as connection:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+                connection.sendall(b"GET /table.js HTTP/1.1\r\n")
+        assert b"begin()" in get(server, "/table.js")
+    assert capfd.readouterr().err == ""
+
+
+def test_an_address_of_ipv6_is_refused_in_words(result):
+    session = Session(result.output_dir / decisions_file.FILE_NAME)
+    with pytest.raises(ValueError, match="IPv4"):
+        TableServer(session, Pictures(()), "::1", 7350, "a")
 
 
 def test_a_port_that_is_taken_is_passed_over(result):
@@ -130,9 +200,9 @@ def test_a_port_that_is_taken_is_passed_over(result):
 
 def test_live_values_are_columns_once_there_are_any(result):
     with serving(result) as server:
-        assert "weight" not in json.loads(get(server, "/rows.json"))[0]
+        assert "weight" not in rows_of(server)[0]
         server.session.show_live({"weight": np.linspace(0, 1, COUNT), "residual": np.full(COUNT, np.nan)})
-        row = json.loads(get(server, "/rows.json"))[-1]
+        row = rows_of(server)[-1]
         assert row["weight"] == 1.0 and row["residual"] is None
         assert get(server, "/frames.csv").decode().splitlines()[0].endswith("weight,residual")
 

@@ -21,8 +21,9 @@ from torch import Tensor
 from mtcm_nerfstudio import decisions as decisions_file
 from mtcm_nerfstudio.capture.capture import Capture, Source
 from mtcm_nerfstudio.capture.read import detect_source, read_capture
+from mtcm_nerfstudio.deciding import current_decisions, default_output_dir, summary
 from mtcm_nerfstudio.decisions import Decisions, FrameDecision
-from mtcm_nerfstudio.filtering import FilterSettings, current_decisions, default_output_dir, summary
+from mtcm_nerfstudio.filtering import FilterSettings
 from mtcm_nerfstudio.nerf.dataparser.choose import choose_splits
 from mtcm_nerfstudio.nerf.dataparser.chosen import Chosen, ChosenFramesParser, Split, frame_name
 from mtcm_nerfstudio.nerf.dataparser.flags import StockFlags
@@ -197,6 +198,17 @@ class MTCMDataParser(DataParser):
     def capture_output_dir(self) -> Path:
         """The folder of the capture's own decisions."""
         return self.config.output_dir or default_output_dir(self.config.data, self.capture)
+
+    @property
+    def followed_decisions(self) -> Path:
+        """The file in which people decide about the frames of a run: the one that was given, or the capture's own.
+
+        A run's own copy is none: a trained model's frames and poses are those that it was trained with.
+        """
+        given = self.config.decisions
+        if given is not None and read_training_views(given.parent) is None:
+            return given
+        return self.capture_output_dir / decisions_file.FILE_NAME
 
     @property
     def _derived(self) -> Path:

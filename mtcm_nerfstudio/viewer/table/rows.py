@@ -6,31 +6,13 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from mtcm_nerfstudio.viewer.session import State
+from mtcm_nerfstudio.viewer.session import State, reason_shown
 
 _LIVE = ("weight", "residual")
 _COLUMNS = (
     "file_path", "verdict", "reason", "decided_by", "inconsistency", "image", "pose", "time", "label", "words",
     "most_at_odds_with",
 )  # fmt: skip
-
-
-def rows(state: State) -> list[dict[str, Any]]:
-    """Return all rows, in the capture's order."""
-    index = {frame.file_path: i for i, frame in enumerate(state.decisions.frames)}
-    return [
-        {
-            "name": frame.file_path,
-            "inconsistency": frame.inconsistency,
-            **vars(frame.modality),
-            "label": frame.label or "",
-            "words": frame.words or "",
-            "odds": index.get(frame.most_at_odds_with or ""),
-            "evidence": dict(frame.evidence),
-            **_changing(state, i),
-        }
-        for i, frame in enumerate(state.decisions.frames)
-    ]
 
 
 def head(state: State) -> dict[str, Any]:
@@ -44,13 +26,22 @@ def head(state: State) -> dict[str, Any]:
     }
 
 
-def changes(state: State, known: dict[int, Any]) -> dict[int, Any]:
-    """Return what is new in each row since the last time, and take note of it in ``known``."""
+def changes(state: State, known: dict[int, Any]) -> dict[int, dict[str, Any]]:
+    """Return the rows that are others than the last time, by the frame's index, and take note in ``known``."""
+    index = {frame.file_path: i for i, frame in enumerate(state.decisions.frames)}
     new = {}
-    for i in range(len(state.decisions.frames)):
-        row = _changing(state, i)
-        if known.get(i) != row:
-            new[i] = known[i] = row
+    for i, frame in enumerate(state.decisions.frames):
+        shown = (frame, state.verdicts[i], _live(state, i))
+        if known.get(i) != shown:
+            known[i] = shown
+            new[i] = {
+                "name": frame.file_path,
+                "label": frame.label or "",
+                "words": frame.words or "",
+                "odds": index.get(frame.most_at_odds_with or ""),
+                "evidence": dict(frame.evidence),
+                **_numbers_and_verdict(state, i),
+            }
     return new
 
 
@@ -61,18 +52,23 @@ def table_csv(state: State) -> str:
     live = [name for name in _LIVE if name in state.live]
     writer.writerow([*_COLUMNS, *live])
     for i, frame in enumerate(state.decisions.frames):
-        row: Mapping[str, Any] = {**vars(frame), **vars(frame.modality), **_changing(state, i)}
+        row: Mapping[str, Any] = {**vars(frame), **_numbers_and_verdict(state, i)}
         writer.writerow(["" if row.get(name) is None else row[name] for name in (*_COLUMNS, *live)])
     return text.getvalue()
 
 
-def _changing(state: State, i: int) -> dict[str, Any]:
-    frame = state.decisions.frames[i]
-    live = {name: _number(float(values[i])) for name, values in state.live.items()}
-    verdict = state.verdicts[i]
-    reason = frame.reason or ("" if verdict != "dropped" else "inconsistent")
-    return {"verdict": verdict, "reason": reason, "decided_by": frame.decided_by, **live}
+def _numbers_and_verdict(state: State, i: int) -> dict[str, Any]:
+    frame, verdict = state.decisions.frames[i], state.verdicts[i]
+    return {
+        "verdict": verdict,
+        "reason": reason_shown(frame, verdict),
+        "decided_by": frame.decided_by,
+        "inconsistency": frame.inconsistency,
+        **vars(frame.modality),
+        **_live(state, i),
+    }
 
 
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _live(state: State, i: int) -> dict[str, float | None]:
+    values = {name: float(values[i]) for name, values in state.live.items()}
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}

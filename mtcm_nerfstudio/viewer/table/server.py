@@ -1,13 +1,17 @@
 """The server of the page with the table: a few addresses over the session, for whoever opened the page.
 
 It listens on the loopback address unless told otherwise. What changes anything needs the secret that is in the page, so
-no other site that is open in the same browser can decide about frames; and a request must name the host that it asks,
-so no name that somebody points at this machine will do.
+no other site that is open in the same browser can decide about frames here; and a request must name this machine by an
+address or by its own name, so no other name that somebody points at it will do. Of the scene that cannot be said: viser
+answers whoever opens its port, with the pictures that are in it. So what decides is not there, but here.
 """
 
+import ipaddress
 import json
 import os
 import secrets
+import socket
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,11 +25,12 @@ from mtcm_nerfstudio.analysis.verdict_look import SIGNS
 from mtcm_nerfstudio.viewer.colours import VERDICTS
 from mtcm_nerfstudio.viewer.pictures import Pictures
 from mtcm_nerfstudio.viewer.session import Session
-from mtcm_nerfstudio.viewer.table.rows import changes, head, rows, table_csv
+from mtcm_nerfstudio.viewer.table.rows import changes, head, table_csv
 
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _SIDES = (64, 96, 640)
 """Sizes in px in which pictures are to be had."""
+_LONGEST = 10_000
+"""Bytes of what a page may ask for."""
 _PORTS = 50
 """Ports that are tried."""
 _QUIET_SECONDS = 15.0
@@ -48,9 +53,12 @@ class TableServer:
 
         Raises:
             OSError: the address cannot be listened on.
+            ValueError: it is one of IPv6.
         """
+        if ":" in host:
+            raise ValueError(f"--host {host}: give a name or an address of IPv4, such as 127.0.0.1 or 0.0.0.0")
         self.session, self.pictures, self.name, self.host = session, pictures, name, host
-        self.secret = secrets.token_urlsafe(16)
+        self.secret, self.opening = secrets.token_urlsafe(16), secrets.token_urlsafe(6)
         self.scene_port: int | None = None
         self.go_there: Callable[[], None] = lambda: None
         self.stopped = threading.Event()
@@ -65,7 +73,7 @@ class TableServer:
     @property
     def shown_host(self) -> str:
         """The host as somebody on this machine would type it."""
-        return "localhost" if self.host in ("0.0.0.0", "::") else self.host
+        return "localhost" if self.host == "0.0.0.0" else self.host
 
     @property
     def address(self) -> str:
@@ -91,10 +99,14 @@ class TableServer:
 
     def answers_to(self, host: str) -> bool:
         """Tell whether a request that names this host may be meant for this server."""
-        return self.host not in _LOOPBACK or urlsplit(f"//{host}").hostname in _LOOPBACK
+        with suppress(ValueError):
+            name = urlsplit(f"//{host}").hostname or ""
+            own = socket.gethostname().lower()
+            return name in ("localhost", self.host.lower(), own, f"{own}.local", socket.getfqdn()) or _is_address(name)
+        return False
 
     def act(self, asked: dict[str, Any]) -> None:
-        """Do what a page asks for.
+        """Do what a page asks for; it names the frame that it decides about, for another page may look at another one.
 
         Raises:
             ValueError: it asks for something else than there is.
@@ -106,9 +118,9 @@ class TableServer:
         if action == "select":
             session.select(index)
         elif action in ("keep", "drop"):
-            if index is not None:
-                session.select(index)
-            session.decide(action == "keep")
+            if index is not None and not 0 <= index < len(session.state.decisions.frames):
+                raise ValueError(f"there is no frame {index}")
+            session.decide(action == "keep", index)
         elif action == "undo":
             session.undo()
         elif action in ("next", "previous"):
@@ -136,8 +148,6 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(self._page().encode(), "text/html; charset=utf-8")
         elif address.path in ("/table.css", "/table.js"):
             self._send(_asset(address.path[1:]).encode(), _TYPES[address.path.rsplit(".", 1)[1]])
-        elif address.path == "/rows.json":
-            self._json(rows(self.table.session.state))
         elif address.path == "/frames.csv":
             self._send(table_csv(self.table.session.state).encode(), "text/csv; charset=utf-8")
         elif address.path == "/picture":
@@ -149,18 +159,20 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Do what the page asks for."""
-        length = int(self.headers.get("Content-Length") or 0)
-        body = self.rfile.read(min(length, 10_000))
-        allowed = secrets.compare_digest(self.headers.get("X-MTCM", ""), self.table.secret)
+        said = self.headers.get("X-MTCM", "").encode("utf-8", "replace")
+        allowed = secrets.compare_digest(said, self.table.secret.encode())
         if not (allowed and self.table.answers_to(self.headers.get("Host", ""))):
             self._refuse(HTTPStatus.FORBIDDEN)
             return
         try:
-            self.table.act(json.loads(body))
+            length = int(self.headers.get("Content-Length") or 0)
+            if not 0 <= length <= _LONGEST:
+                raise ValueError(f"ask in at most {_LONGEST} bytes")
+            self.table.act(json.loads(self.rfile.read(length)))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             self._refuse(HTTPStatus.BAD_REQUEST, str(error))
             return
-        self._json({})
+        self._json({"selected": self.table.session.state.selected})
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing: the terminal is for people."""
@@ -169,6 +181,7 @@ class _Handler(BaseHTTPRequestHandler):
         table = self.table
         facts = {
             "secret": table.secret,
+            "opening": table.opening,
             "scenePort": table.scene_port,
             "name": table.name,
             "signs": SIGNS,
@@ -235,6 +248,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _refuse(self, status: HTTPStatus, why: str = "") -> None:
         data = (why or status.phrase).encode()
         self.send_response(status)
+        self.send_header("Connection", "close")  # what was sent along may be unread
         self.send_header("Content-Type", "text/plain; charset=utf-8")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
@@ -243,6 +257,12 @@ class _Handler(BaseHTTPRequestHandler):
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of pages that went away in the middle of an answer."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
+
     allow_reuse_address = os.name == "posix"  # elsewhere it would share a port that is in use
 
 
@@ -252,6 +272,14 @@ def _bound(host: str, port: int, handler: type[_Handler]) -> ThreadingHTTPServer
         with suppress(OSError):
             return _Server((host, candidate), handler)
     return _Server((host, port + _PORTS - 1), handler)
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _asset(name: str) -> str:

@@ -1,5 +1,5 @@
 "use strict";
-// The page asks for all rows once, and then hears what changes. It decides nothing itself: every action goes to the
+// The page hears all rows at first, and then those that change. It decides nothing itself: every action goes to the
 // server, and what comes back as news is drawn. So two pages that are open at once always agree.
 
 const facts = JSON.parse(document.getElementById("facts").textContent);
@@ -48,14 +48,43 @@ function columns() {
   return COLUMNS.filter((c) => !c.live || rows.some((row) => row[c.key] !== undefined));
 }
 
-async function act(action, more = {}) {
+// One after the other: who presses n and k means the frame that n led to. And it is the frame that this page shows
+// that is decided about, wherever another page has gone meanwhile.
+let asked = Promise.resolve();
+function act(action, more = {}) {
+  asked = asked.then(() => ask(action, action === "keep" || action === "drop" ? { frame: state.selected } : more));
+  return asked;
+}
+
+async function ask(action, more) {
   const answer = await fetch("act", {
     method: "POST",
     headers: { "X-MTCM": facts.secret, "Content-Type": "application/json" },
     body: JSON.stringify({ action, ...more }),
   }).catch(() => null);
-  if (!answer || !answer.ok) $("message").textContent = answer ? await answer.text() : "The viewer has been stopped.";
+  if (!answer || !answer.ok) {
+    $("message").textContent = answer ? await answer.text() : "The viewer has been stopped.";
+    return;
+  }
+  look((await answer.json()).selected);
 }
+
+function look(selected) {
+  if (selected === state.selected) return;
+  state.selected = selected;
+  takeKeyboard();
+  draw("reveal", "frame", "rows");
+}
+
+// The scene takes the keyboard when somebody clicks in it; it gives it back when that chose a frame, or when the
+// pointer leaves it.
+function takeKeyboard() {
+  if (document.activeElement !== $("scene")) return;
+  $("scene").blur();
+  window.focus();
+}
+
+const picture = (i, side) => `picture?frame=${i}&side=${side}&of=${facts.opening}`;
 
 function element(name, attributes = {}, ...children) {
   const made = document.createElement(name);
@@ -131,7 +160,7 @@ function newRow(i) {
     const cell = element("td", { className: column.number ? "number" : column.key });
     const value = row[column.key];
     if (column.key === "picture")
-      cell.append(element("img", { src: `picture?frame=${i}&side=96`, alt: "", loading: "lazy", onerror: (e) => e.target.remove() }));
+      cell.append(element("img", { src: picture(i, 96), alt: "", loading: "lazy", onerror: (e) => e.target.remove() }));
     else if (column.key === "verdict") cell.append(verdict(row));
     else if (column.number) cell.textContent = typeof value === "number" ? value.toFixed(column.key === "residual" ? 4 : 2) : "";
     else cell.append(element("bdi", {}, String(value ?? "")));
@@ -168,15 +197,15 @@ function drawFrame() {
     $("about").replaceChildren();
     return;
   }
-  const picture = (i, words) =>
+  const figure = (i, words) =>
     element(
       "figure",
       {},
-      element("img", { src: `picture?frame=${i}&side=640`, alt: rows[i].name }),
+      element("img", { src: picture(i, 640), alt: rows[i].name }),
       element("figcaption", { title: rows[i].name }, words),
     );
-  const pictures = [picture(state.selected, row.name)];
-  if (row.odds !== null) pictures.push(picture(row.odds, `most at odds with: ${rows[row.odds].name}`));
+  const pictures = [figure(state.selected, row.name)];
+  if (row.odds !== null) pictures.push(figure(row.odds, `most at odds with: ${rows[row.odds].name}`));
   $("pictures").replaceChildren(...pictures);
   const numbers = ["inconsistency", "image", "pose", "time", "weight", "residual"]
     .filter((key) => typeof row[key] === "number")
@@ -226,16 +255,20 @@ function drawChoices() {
 function hear(news) {
   const before = state;
   const { rows: changed, ...rest } = news;
-  state = rest;
-  const width = columns().length;
-  for (const [i, row] of Object.entries(changed)) Object.assign(rows[i], row);
-  if (columns().length !== width) drawHead();
+  const [width, count] = [columns().length, rows.length];
+  for (const [i, row] of Object.entries(changed)) {
+    if (rows[i] && (row.inconsistency !== rows[i].inconsistency || row.label !== rows[i].label)) draw("choices", "order");
+    rows[i] = row;
+  }
+  if (columns().length !== width || !count) drawHead();
+  if (rows.length !== count) draw("order", "frame");
   const moves = ["verdict", "reason", "weight", "residual"].includes(sorting.key) || $("reason").value;
   if (moves && Object.keys(changed).length) draw("order");
+  state = { ...rest, selected: before.selected };
+  look(rest.selected);
   // Reasons and labels are few, and a threshold that is dragged changes none of them for long.
   if (Object.values(changed).some((row) => !reasons.has(row.reason))) draw("choices");
-  if (state.selected !== before.selected) draw("reveal");
-  if (state.selected !== before.selected || state.message !== before.message || changed[state.selected]) draw("frame");
+  if (state.message !== before.message || changed[state.selected]) draw("frame");
   draw("counts", "rows");
 }
 
@@ -272,11 +305,7 @@ document.addEventListener("keydown", (event) => {
     act(KEYS[event.key]);
   }
 });
-// The scene takes the keyboard when somebody turns it; it gives it back when the pointer leaves it.
-$("scene").addEventListener("mouseleave", () => {
-  $("scene").blur();
-  window.focus();
-});
+$("scene").addEventListener("mouseleave", takeKeyboard);
 for (const button of document.querySelectorAll("button[data-action]")) button.onclick = () => act(button.dataset.action);
 $("scroll").addEventListener("scroll", () => draw("rows"));
 window.addEventListener("resize", () => draw("rows"));
@@ -289,15 +318,12 @@ $("threshold").addEventListener("input", (event) => {
 });
 $("threshold").addEventListener("change", () => (dragging = false));
 
-async function begin() {
+function begin() {
   document.title = `MTCM: ${facts.name}`;
   $("name").textContent = facts.name;
   // By its other name this machine is another site, so the browser gives the scene a process of its own.
   const other = { "127.0.0.1": "localhost", localhost: "127.0.0.1" }[location.hostname] || location.hostname;
   $("scene").src = `http://${other}:${facts.scenePort}/?darkMode`;
-  rows = await (await fetch("rows.json")).json();
-  drawHead();
-  draw("choices", "order", "frame");
   const news = new EventSource("news");
   news.onmessage = (event) => hear(JSON.parse(event.data));
   news.onerror = () => ($("message").textContent = "The viewer has been stopped, or cannot be reached.");
