@@ -4,6 +4,7 @@ Usage:
     python scripts/benchmark_views.py holes                    where a block of views was taken away (seconds)
     python scripts/benchmark_views.py budgets                  PSNR with 10, 20 and 40 views (hours; resumable)
     python scripts/benchmark_views.py filling                  PSNR on missing views, with those nearest to suggestions
+    python scripts/benchmark_views.py labels                   words against the geometry of rendered captures (seconds)
     python scripts/benchmark_views.py many                     500 of 100,000 frames: seconds and memory
     python scripts/benchmark_views.py budgets --captures fox --seeds 1
 
@@ -26,10 +27,15 @@ import numpy as np
 import tyro
 from choosing.holes import Hole, hide, random_on_sphere, share_found
 from choosing.rivals import choosers
+from choosing.words import expected_label
 from decibels.cases import Case, make_case
 from decibels.cells import FILE_NAME, Cells, checkpoint_of, trained
 from detection.record import command, versions
 from detection.tables import markdown
+from make_sample_capture import FRAMES
+from make_sample_capture import SEED as SAMPLE_SEED
+from scenes.gallery import CENTRE, gallery_path
+from scenes.paths import hand_held
 
 from mtcm_nerfstudio.capture.capture import Capture
 from mtcm_nerfstudio.capture.read import read_capture
@@ -39,19 +45,23 @@ from mtcm_nerfstudio.decisions import Decisions, FrameDecision, write_text_atomi
 from mtcm_nerfstudio.tokens.cache import Cache
 from mtcm_nerfstudio.tokens.tokenise import tokens_of
 from mtcm_nerfstudio.verdicts.imagine import imagined_poses
+from mtcm_nerfstudio.views.labels import labels
 from mtcm_nerfstudio.views.select import best_of_duplicates, select, view_points
 from mtcm_nerfstudio.views.suggesting.candidates import Views
 from mtcm_nerfstudio.views.suggesting.suggest import suggest
 
 _SHARED = Path(__file__).resolve().parents[2] / "shared" / "captures"
 _VERSION = "1"
+_PATHS_ABOUT_A_SUBJECT = ("orbit", "arc", "two_loops", "spiral", "sweep", "scattered")
+_CLEAR_DEGREES = 2.0
+"""Nearer to a limit, what is right is a matter of how well the vertical and the subject can be known."""
 
 
 @dataclass(frozen=True)
 class Benchmark:
     """Measure how views are chosen and missing ones found."""
 
-    what: tyro.conf.Positional[Literal["holes", "budgets", "filling", "many"]]
+    what: tyro.conf.Positional[Literal["holes", "budgets", "filling", "labels", "many"]]
     """What to measure."""
     folder: Path = _SHARED
     """Where the captures are."""
@@ -221,10 +231,37 @@ def measure_many(benchmark: Benchmark) -> tuple[list[str], list[dict[str, Any]]]
     return [markdown("A long capture", said, table)], [row]
 
 
+def measure_labels(benchmark: Benchmark) -> tuple[list[str], list[dict[str, Any]]]:
+    """Compare the words of hand-held cameras about a rendered subject with what its geometry says."""
+    rows = []
+    for path in ("gallery", *_PATHS_ABOUT_A_SUBJECT):
+        for seed in range(SAMPLE_SEED, SAMPLE_SEED + benchmark.seeds):
+            rng = np.random.default_rng([seed, 20])
+            c2w = gallery_path(seed, FRAMES) if path == "gallery" else hand_held(path, rng, FRAMES, CENTRE)
+            usual = float(np.median(np.linalg.norm(c2w[:, :3, 3] - CENTRE, axis=1)))
+            true = [expected_label(pose, CENTRE, c2w[0, :3, 3], usual) for pose in c2w]
+            rows += [
+                {"path": path, "seed": seed, "frame": i, "said": said, "true": words, "degrees_from_a_limit": sure}
+                for i, (said, (words, sure)) in enumerate(zip(labels(c2w, front=0), true, strict=True))
+            ]
+    table = [["path", "frames", "right", "right, 2° and more from a limit"]]
+    for path in (*dict.fromkeys(row["path"] for row in rows), "all"):
+        own = [row for row in rows if path in (row["path"], "all")]
+        clear = [row for row in own if row["degrees_from_a_limit"] >= _CLEAR_DEGREES]
+        shares = (_mean([row["said"] == row["true"] for row in some]) for some in (own, clear))
+        table.append([path, str(len(own)), *(f"{share:.1%}" for share in shares)])
+    said = (
+        "Whole labels, word for word. The subject and the vertical of the rendered scene are known; the labels find "
+        "them from the cameras, which are held as hands hold them (roll 2°, aim 2°). gallery: the path of the sample."
+    )
+    return [markdown("Labels", said, table)], rows
+
+
 _MEASURES = {
     "holes": measure_holes,
     "budgets": measure_budgets,
     "filling": measure_filling,
+    "labels": measure_labels,
     "many": measure_many,
 }
 

@@ -38,6 +38,13 @@ def test_holes_of_a_ring_are_found_and_random_ones_hardly(folder: Path) -> None:
     assert np.mean([row["mtcm"] for row in rows]) > 0.8 > 0.5 > np.mean([row["random"] for row in rows])
 
 
+def test_labels_are_right_but_for_what_stands_on_a_limit(folder: Path) -> None:
+    rows, _ = measured(folder, "labels")
+    clear = [row for row in rows if row["degrees_from_a_limit"] > 4.0]
+    assert len(clear) > 0.3 * len(rows) and all(row["said"] == row["true"] for row in clear)
+    assert len({row["true"] for row in rows}) > 12
+
+
 @pytest.mark.slow
 def test_budgets_are_kept_by_all_and_nothing_is_trained_twice(folder: Path) -> None:
     rows, said = measured(folder, "budgets", "--budgets", "8", "40")
