@@ -3,12 +3,14 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from matplotlib.patheffects import withStroke
 from matplotlib.transforms import Bbox
 
@@ -28,10 +30,14 @@ from mtcm_nerfstudio.analysis.figures import (
     shortened,
 )
 from mtcm_nerfstudio.analysis.frame_axis import frame_names, verdict_legend
+from mtcm_nerfstudio.capture.images import thumbnail
 
 _PANEL = 3.9
 _MOST_NAMES = 8
 _MARKERS = "osDPv^X*"
+_PICTURE_PX, _PICTURE_POINTS = 96, 38.0
+_APART = 0.13
+"""Share of a map's extent between two pictures; they are about so wide."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,10 +60,11 @@ def map_figure(
     kept: Bool[np.ndarray, " n"] | None,
     inconsistency: Float[np.ndarray, " n"] | None,
     labels: Sequence[str | None] | None,
+    images: Sequence[Path] | None,
     title: str,
 ) -> Figure:
-    """Draw one row a map: coloured by verdict, by time and, where labels are given, by label."""
-    columns = 2 if labels is None else 3
+    """Draw one row a map: coloured by verdict, by time and, where they are given, by label and in pictures."""
+    columns = 2 + (labels is not None) + (images is not None)
     figure = new_figure(columns * (_PANEL + 1.3), len(maps) * _PANEL + 0.6)
     headline(figure, title)
     grid = figure.subplots(len(maps), columns, squeeze=False)
@@ -66,7 +73,10 @@ def map_figure(
         _by_time(figure, row[1], one, file_paths)
         if labels is not None:
             _by_label(row[2], one, labels)
-        for axes, how in zip(row, ("verdict", "time", "label"), strict=False):
+        if images is not None:
+            _in_pictures(row[-1], one, images, kept)
+        hows = ["by verdict", "by time"] + ["by label"] * (labels is not None) + ["in pictures"] * (images is not None)
+        for axes, how in zip(row, hows, strict=True):
             _frame_map(axes, one, how)
     _name_outliers(figure, list(grid[:, 0]), maps, file_paths, kept, inconsistency)
     return figure
@@ -75,7 +85,7 @@ def map_figure(
 def _frame_map(axes: Axes, one: Map, how: str) -> None:
     lost = int(np.isnan(one.places[:, 0]).sum())
     notes = [f"{lost} {'frame has' if lost == 1 else 'frames have'} none"] * bool(lost) + [one.note] * bool(one.note)
-    explanation(axes, f"{one.name}, by {how}" + (f" ({'; '.join(notes)})" if notes else ""))
+    explanation(axes, f"{one.name}, {how}" + (f" ({'; '.join(notes)})" if notes else ""))
     axes.set_xlabel(f"{one.method} 1 (no unit)", fontsize=8, color=INK)
     axes.set_ylabel(f"{one.method} 2 (no unit)", fontsize=8, color=INK)
     axes.set_xticks([])
@@ -136,6 +146,41 @@ def _by_label(axes: Axes, one: Map, labels: Sequence[str | None]) -> None:
             shown = printable(shortened(label, 28)) or "another label, or none"
             handles.append(Line2D([], [], linestyle="", marker=marker, color=colour, markersize=5.5, label=shown))
     legend_outside(axes, handles)
+
+
+def _in_pictures(axes: Axes, one: Map, images: Sequence[Path], kept: Bool[np.ndarray, " n"] | None) -> None:
+    """Draw some frames' pictures in their places, framed by verdict; the others are dots."""
+    x, y = one.places.T
+    axes.scatter(x, y, s=0.4 * _dot_area(len(x)), color=ABSENT, linewidths=0, zorder=1)
+    for i in spread_out(one.places, _APART):
+        picture = thumbnail(images[i], _PICTURE_PX)
+        if picture is None:
+            continue
+        colour = KEPT if kept is None or kept[i] else DROPPED
+        box = AnnotationBbox(
+            OffsetImage(np.asarray(picture), zoom=_PICTURE_POINTS / _PICTURE_PX),
+            (float(x[i]), float(y[i])),
+            pad=0.12,
+            bboxprops={"edgecolor": colour, "linewidth": 1.2, "facecolor": colour},
+        )
+        box.set_in_layout(False)
+        axes.add_artist(box)
+
+
+def spread_out(places: Float[np.ndarray, "n 2"], apart: float) -> list[int]:
+    """Return places of which no two are nearer than ``apart``, a share of the map's extent: the farthest ones first."""
+    there = np.isfinite(places).all(axis=1)
+    if not there.any():
+        return []
+    extent = np.maximum(np.ptp(places[there], axis=0), 1e-12)
+    chosen: list[int] = []
+    nearest = np.where(there, np.inf, -1.0)
+    while nearest.max() >= apart:
+        chosen.append(int(nearest.argmax()))
+        nearest = np.where(
+            there, np.minimum(nearest, np.linalg.norm((places - places[chosen[-1]]) / extent, axis=1)), -1
+        )
+    return chosen
 
 
 def _name_outliers(

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -32,10 +33,10 @@ def plot_tsne(
     kept: Bool[np.ndarray, " n"] | None = None,
     inconsistency: Float[np.ndarray, " n"] | None = None,
     labels: Sequence[str | None] | None = None,
-    title: str = "Frames by likeness (t-SNE)",
+    images: Sequence[Path] | None = None,
     seed: int = 0,
 ) -> Figure:
-    """Lay out tokens (first row) and pose predictions (second row), coloured by verdict, time and label.
+    """Lay out tokens (first row) and pose predictions (second row) by verdict, time and label, and in pictures.
 
     t-SNE is van der Maaten and Hinton's (JMLR 9, 2008), its perplexity 30 or a third of the other frames. With
     fewer than six frames the principal components are drawn, and the picture says so. Rows with a number that is
@@ -48,14 +49,14 @@ def plot_tsne(
         kept: which frames stay.
         inconsistency: probability in [0, 1] of not belonging; says which outliers are named first.
         labels: each frame's label in words, None where it has none.
-        title: the headline.
+        images: where each frame's image lies; some of them are drawn in their places.
         seed: of the layout.
 
     Raises:
         ValueError: no frames, or arrays of different lengths.
     """
     maps = _maps(tokens, pose_predictions, partial(tsne_layout, seed=seed), "t-SNE")
-    return _figure(maps, file_paths, kept, inconsistency, labels, title)
+    return _figure("t-SNE", maps, file_paths, kept, inconsistency, labels, images)
 
 
 def plot_umap(
@@ -65,7 +66,7 @@ def plot_umap(
     kept: Bool[np.ndarray, " n"] | None = None,
     inconsistency: Float[np.ndarray, " n"] | None = None,
     labels: Sequence[str | None] | None = None,
-    title: str = "Frames by likeness (UMAP)",
+    images: Sequence[Path] | None = None,
     seed: int = 0,
 ) -> Figure | None:
     """Do as ``plot_tsne`` with UMAP (McInnes et al., arXiv 1802.03426) of 15 neighbours, or all others if fewer.
@@ -79,7 +80,7 @@ def plot_umap(
         logging.getLogger(__name__).warning("No UMAP picture: umap-learn is not installed (pip install umap-learn).")
         return None
     maps = _maps(tokens, pose_predictions, partial(umap_layout, seed=seed), "UMAP")
-    return _figure(maps, file_paths, kept, inconsistency, labels, title)
+    return _figure("UMAP", maps, file_paths, kept, inconsistency, labels, images)
 
 
 def umap_installed() -> bool:
@@ -142,13 +143,15 @@ def _map(name: str, rows: Float[np.ndarray, "n d"], layout: Layout, method: str)
 
 
 def _figure(
+    method: str,
     maps: Sequence[Map],
     file_paths: Sequence[str],
     kept: Bool[np.ndarray, " n"] | None,
     inconsistency: Float[np.ndarray, " n"] | None,
     labels: Sequence[str | None] | None,
-    title: str,
+    images: Sequence[Path] | None,
 ) -> Figure:
-    given = None if labels is None else np.array(labels, dtype=object)
-    checked(file_paths, kept=kept, inconsistency=inconsistency, labels=given, **{one.name: one.places for one in maps})
-    return map_figure(maps, file_paths, kept, inconsistency, labels, title)
+    words, paths = (None if one is None else np.array(one, dtype=object) for one in (labels, images))
+    places = {one.name: one.places for one in maps}
+    checked(file_paths, kept=kept, inconsistency=inconsistency, labels=words, images=paths, **places)
+    return map_figure(maps, file_paths, kept, inconsistency, labels, images, f"Frames by likeness ({method})")

@@ -11,27 +11,23 @@ Usage:
 
 from pathlib import Path
 
-import numpy as np
 import tyro
-from jaxtyping import Bool, Float
 
 from mtcm_nerfstudio import decisions as decisions_file
 from mtcm_nerfstudio.capture.capture import Capture
 from mtcm_nerfstudio.cli.errors import clear_errors
 from mtcm_nerfstudio.consistency.training.run import RunSettings, run_training
+from mtcm_nerfstudio.decisions import Decisions
 from mtcm_nerfstudio.filtering import FilterSettings, filter_capture
 from mtcm_nerfstudio.tokens.cache import Cache
 
 
-def write_filtered_views(
-    capture: Capture, checkpoint: Path, file: Path
-) -> tuple[Bool[np.ndarray, " frame"], Float[np.ndarray, " frame"]]:
-    """Filter a capture with a checkpoint, write the decisions, and return what was kept and every inconsistency."""
+def write_filtered_views(capture: Capture, checkpoint: Path, file: Path) -> Decisions:
+    """Filter a capture with a checkpoint, and write and return the decisions."""
     settings = FilterSettings(checkpoint=checkpoint)
     decisions = filter_capture(capture, settings, Cache(), progress=False).decisions
     decisions_file.write(decisions, file)
-    frames = decisions.frames
-    return np.array([frame.kept for frame in frames]), np.array([frame.inconsistency for frame in frames])
+    return decisions
 
 
 def entrypoint() -> None:

@@ -5,10 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
+from matplotlib.colors import to_hex
+from matplotlib.offsetbox import AnnotationBbox
 from PIL import Image
 from sklearn.decomposition import PCA
 
-from mtcm_nerfstudio.analysis.figures import save_figure
+from mtcm_nerfstudio.analysis.figures import DROPPED, KEPT, save_figure
+from mtcm_nerfstudio.analysis.scatter import spread_out
 from mtcm_nerfstudio.analysis.visualize_embeddings import (
     plot_tsne,
     plot_umap,
@@ -118,6 +121,29 @@ def test_the_commonest_labels_have_colours_and_the_rest_is_grey() -> None:
     words = [text.get_text() for text in legend.get_texts()]
     assert words[:2] == ["label 0", "label 1"] and words[-1] == "another label, or none"
     assert len(words) == 9
+
+
+def test_pictures_stand_where_their_frames_do_framed_by_verdict(tmp_path: Path) -> None:
+    images = [tmp_path / f"{i}.png" for i in range(45)]
+    for i, path in enumerate(images[:-1]):
+        Image.new("RGB", (80, 60), (5 * i, 0, 0)).save(path)
+    images[-1].write_bytes(b"no picture")
+    kept = np.arange(45) % 9 != 0
+    spread = np.random.default_rng(0).normal(size=(45, 9))
+    figure = plot_tsne(spread, None, names(45), kept, images=images)
+    assert len(figure.axes) == 4 and "in pictures" in figure.axes[2].get_title(loc="left")  # the fourth is a scale
+    boxes = [artist for artist in figure.axes[2].artists if isinstance(artist, AnnotationBbox)]
+    assert 12 < len(boxes) < 45
+    places = figure.axes[0].collections[0].get_offsets()
+    edges = {to_hex(box.patch.get_edgecolor()) for box in boxes}
+    assert edges == {KEPT.lower(), DROPPED.lower()} and len(places) == kept.sum()
+
+
+def test_spread_out_places_come_from_every_group() -> None:
+    places = np.concatenate([np.random.default_rng(0).normal(0, 0.1, (50, 2)), [[9.0, 9.0], [np.nan, 0.0]]])
+    chosen = spread_out(places, 0.2)
+    assert 50 in chosen and 51 not in chosen and len(chosen) == 2
+    assert spread_out(places[:2] * 0, 0.2) == [0] and spread_out(places[-1:], 0.2) == []
 
 
 def test_without_umap_there_is_no_picture_and_one_line_says_so(

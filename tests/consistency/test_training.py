@@ -21,6 +21,7 @@ from mtcm_nerfstudio.consistency.training.capture import completeness, missing_n
 from mtcm_nerfstudio.consistency.training.report import read_capture_once, shown_frames, write_report
 from mtcm_nerfstudio.consistency.training.worlds import PLAN, clean_world, spoiled_world
 from mtcm_nerfstudio.consistency.transformer_dataset import DatasetConfig
+from mtcm_nerfstudio.decisions import Decisions, FrameDecision
 from mtcm_nerfstudio.tokens.cache import Cache
 from mtcm_nerfstudio.tokens.tokenise import tokens_of
 from mtcm_nerfstudio.tokens.tokens import assemble_tokens
@@ -183,8 +184,13 @@ def test_the_report_has_every_file_of_the_design(model, tmp_path: Path, with_pos
     raw = raw_features(12)
     if not with_poses:
         raw = replace(raw, c2w=raw.c2w * np.nan)
-    kept = np.arange(12) != 5
-    write_report(model, assemble_tokens(raw), tmp_path, 7, kept, np.linspace(0, 1, 12))
+    frames = tuple(
+        FrameDecision(name, score, score < 0.9, None if score < 0.9 else "blur", label="front")
+        for name, score in zip(raw.file_paths, np.linspace(0, 1, 12).tolist(), strict=True)
+    )
+    images = [tmp_path.parent / f"{i}.png" for i in range(12)]
+    Image.new("RGB", (90, 60)).save(images[3])  # the others are not there
+    write_report(model, assemble_tokens(raw), tmp_path, 7, Decisions("", {}, "", "", 0.9, frames), images=images)
     assert {path.name for path in tmp_path.iterdir()} == {
         "attention_heatmap_epoch7.png",
         "pose_deltas_epoch7.png",

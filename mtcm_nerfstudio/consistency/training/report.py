@@ -1,11 +1,12 @@
 """Pictures and arrays that show how far a training run has come, one set a capture and epoch (design §7)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from mtcm_nerfstudio.analysis.analysis_utils import (
     plot_attention_heatmap,
@@ -19,6 +20,7 @@ from mtcm_nerfstudio.analysis.analysis_utils import (
 from mtcm_nerfstudio.analysis.visualize_embeddings import plot_tsne, plot_umap
 from mtcm_nerfstudio.consistency.evidence import evidence_input
 from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer
+from mtcm_nerfstudio.decisions import Decisions
 from mtcm_nerfstudio.tokens.evidence.assess import Evidence
 from mtcm_nerfstudio.tokens.tokens import PART_OF_ENTRY, PARTS, POSE, FrameTokens, c2w_from_pose7
 
@@ -74,9 +76,9 @@ def write_report(
     tokens: FrameTokens,
     folder: Path,
     epoch: int,
-    kept: Bool[np.ndarray, " frame"] | None = None,
-    inconsistency: Float[np.ndarray, " frame"] | None = None,
+    decisions: Decisions | None = None,
     evidence: Evidence | None = None,
+    images: Sequence[Path] | None = None,
 ) -> None:
     """Write the pictures and arrays of one capture; the maps of embeddings carry no epoch and are replaced.
 
@@ -85,14 +87,17 @@ def write_report(
         tokens: of the capture.
         folder: where the files go.
         epoch: the number in their names.
-        kept: which frames the filter would keep with this model.
-        inconsistency: and how strongly they disagree with the capture, in [0, 1].
+        decisions: what the filter makes of the frames with this model.
         evidence: what matches say of the frames.
+        images: where the frames' images lie.
     """
     shown = shown_frames(len(tokens))
     tokens = _subset(tokens, shown)
-    kept = None if kept is None else kept[shown]
-    inconsistency = None if inconsistency is None else inconsistency[shown]
+    frames = None if decisions is None else [decisions.frames[i] for i in shown]
+    kept = None if frames is None else np.array([frame.kept for frame in frames])
+    inconsistency = None if frames is None else np.array([frame.inconsistency for frame in frames])
+    labels = None if frames is None else [frame.label for frame in frames]
+    images = None if images is None else [images[i] for i in shown]
     reading = read_capture_once(model, tokens, None if evidence is None else evidence.subset(shown))
     names, verdict = tokens.file_paths, (kept, inconsistency)
     suffix = f"epoch{epoch}"
@@ -104,8 +109,8 @@ def write_report(
     parts = [part.replace("_", " ") for part in PARTS]
     save_figure(plot_recon_deltas(errors, parts, names, *verdict), folder / f"recon_deltas_{suffix}.png")
     expected = reading.expected_pose.astype(np.float64)
-    save_figure(plot_tsne(reading.states, expected, names, *verdict), folder / "tsne_embeddings.png")
-    umap = plot_umap(reading.states, expected, names, *verdict)
+    save_figure(plot_tsne(reading.states, expected, names, *verdict, labels, images), folder / "tsne_embeddings.png")
+    umap = plot_umap(reading.states, expected, names, *verdict, labels, images)
     if umap is not None:
         save_figure(umap, folder / "umap_embeddings.png")
     np.save(folder / f"similarity_matrix_{suffix}.npy", similarity_matrix(reading.states).astype(np.float32))

@@ -9,10 +9,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import torch
 import tyro
-from jaxtyping import Bool, Float
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -32,6 +30,7 @@ from mtcm_nerfstudio.consistency.training.capture import (
 from mtcm_nerfstudio.consistency.training.report import write_report
 from mtcm_nerfstudio.consistency.transformer_dataset import evidence_of
 from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer
+from mtcm_nerfstudio.decisions import Decisions
 from mtcm_nerfstudio.tokens.cache import Cache
 from mtcm_nerfstudio.tokens.embedders import load_embedder
 from mtcm_nerfstudio.tokens.embedders.base import EmbedderName
@@ -73,8 +72,8 @@ class RunSettings:
         return self.output_dir / "logs"
 
 
-WriteViews = Callable[[Capture, Path, Path], tuple[Bool[np.ndarray, " frame"], Float[np.ndarray, " frame"]]]
-"""Filters a capture with a checkpoint and writes the decisions to a file; returns who stays, and inconsistencies."""
+WriteViews = Callable[[Capture, Path, Path], Decisions]
+"""Filters a capture with a checkpoint, writes the decisions to a file and returns them."""
 
 
 def run_training(settings: RunSettings, write_views: WriteViews) -> Path:
@@ -212,10 +211,11 @@ class _Run:
     def _report(self, one: TokenisedCapture, model: ConsistencyTransformer, checkpoint: Path, epoch: int) -> None:
         folder = self.settings.logs if len(self.tokenised) == 1 else self.settings.logs / one.capture.name
         folder.mkdir(parents=True, exist_ok=True)
-        kept, inconsistency = self.write_views(one.capture, checkpoint, folder / f"filtered_views_epoch{epoch}.json")
+        decisions = self.write_views(one.capture, checkpoint, folder / f"filtered_views_epoch{epoch}.json")
         ready = self.ready[self.tokenised.index(one)]
         evidence = evidence_of(ready.in_world(0), one.tokens)
-        write_report(model, one.tokens, folder, epoch, kept, inconsistency, evidence)
+        images = tuple(frame.image_path for frame in one.capture.frames)
+        write_report(model, one.tokens, folder, epoch, decisions, evidence, images)
 
 
 def versions() -> dict[str, str]:
