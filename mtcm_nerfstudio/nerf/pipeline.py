@@ -192,9 +192,12 @@ class MTCMPipeline(VanillaPipeline):
         """Return what the transformer and the NeRF say of the training frames, for the viewer's panel."""
         if self.joint is None or not int(self.joint.refreshes):
             return {}
+        losses = self.joint.losses
         return {
             "weight": self.joint.weight if self._hook is None else self._hook.weight,
-            "residual": self.joint.losses.average,
+            "residual": losses.average,
+            "last": losses.last,
+            "seen": losses.times,
         }
 
     def _unseen_rays(self, share: float) -> UnseenRays | None:

@@ -27,7 +27,8 @@ class State:
     selected: int | None
     """Index of the frame looked at."""
     live: Mapping[str, Float[np.ndarray, " frame"]]
-    """What a running training says of every frame, by what it is (``weight``, ``residual``); NaN: nothing."""
+    """What a running training says of every frame, by what it is (``weight``, ``residual``: a moving average of its
+    loss, ``last``: its last loss, ``seen``: in how many steps); NaN: nothing."""
     message: str
     """What the last action came to, for a person."""
 

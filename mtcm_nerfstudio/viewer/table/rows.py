@@ -8,7 +8,7 @@ from typing import Any
 
 from mtcm_nerfstudio.viewer.session import State, reason_shown
 
-_LIVE = ("weight", "residual")
+_LIVE = ("weight", "residual", "last", "seen")
 _COLUMNS = (
     "file_path", "verdict", "reason", "decided_by", "inconsistency", "image", "pose", "time", "label", "words",
     "most_at_odds_with",

@@ -15,9 +15,13 @@ const COLUMNS = [
   { key: "pose", title: "pose", width: 60, number: true },
   { key: "time", title: "time", width: 60, number: true },
   { key: "weight", title: "weight", width: 66, number: true, live: true },
-  { key: "residual", title: "residual", width: 74, number: true, live: true },
+  { key: "residual", title: "residual", width: 74, number: true, live: true, digits: 4 },
+  { key: "last", title: "last", width: 66, number: true, live: true, digits: 4 },
+  { key: "seen", title: "seen", width: 60, number: true, live: true, digits: 0 },
   { key: "label", title: "label", width: 130 },
 ];
+
+const written = (column, value) => (typeof value === "number" ? value.toFixed(column.digits ?? 2) : "");
 
 let rows = [];
 let state = { selected: null, threshold: 0, decided: 0, suggested: 0, message: "" };
@@ -162,7 +166,7 @@ function newRow(i) {
     if (column.key === "picture")
       cell.append(element("img", { src: picture(i, 96), alt: "", loading: "lazy", onerror: (e) => e.target.remove() }));
     else if (column.key === "verdict") cell.append(verdict(row));
-    else if (column.number) cell.textContent = typeof value === "number" ? value.toFixed(column.key === "residual" ? 4 : 2) : "";
+    else if (column.number) cell.textContent = written(column, value);
     else cell.append(element("bdi", {}, String(value ?? "")));
     if (column.key === "name") cell.title = value;
     if (column.key === "reason" && row.decided_by === "person") cell.append(" (you)");
@@ -207,9 +211,9 @@ function drawFrame() {
   const pictures = [figure(state.selected, row.name)];
   if (row.odds !== null) pictures.push(figure(row.odds, `most at odds with: ${rows[row.odds].name}`));
   $("pictures").replaceChildren(...pictures);
-  const numbers = ["inconsistency", "image", "pose", "time", "weight", "residual"]
+  const numbers = ["inconsistency", "image", "pose", "time", "weight", "residual", "last", "seen"]
     .filter((key) => typeof row[key] === "number")
-    .map((key) => `${key} ${row[key].toFixed(key === "residual" ? 4 : 2)}`);
+    .map((key) => `${key} ${written(COLUMNS.find((column) => column.key === key), row[key])}`);
   const why = [row.reason, `decided by ${row.decided_by}`, row.label, row.words].filter(Boolean).join(" · ");
   const found = Object.entries(row.evidence).map(([key, value]) => `${key.replaceAll("_", " ")}: ${Number(value).toPrecision(3)}`);
   $("about").replaceChildren(
@@ -262,7 +266,7 @@ function hear(news) {
   }
   if (columns().length !== width || !count) drawHead();
   if (rows.length !== count) draw("order", "frame");
-  const moves = ["verdict", "reason", "weight", "residual"].includes(sorting.key) || $("reason").value;
+  const moves = ["verdict", "reason", "weight", "residual", "last", "seen"].includes(sorting.key) || $("reason").value;
   if (moves && Object.keys(changed).length) draw("order");
   state = { ...rest, selected: before.selected };
   look(rest.selected);
