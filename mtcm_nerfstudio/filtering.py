@@ -122,13 +122,14 @@ def filter_capture(
 
     Raises:
         FileNotFoundError: there is no checkpoint.
-        ValueError: the checkpoint was trained on another embedding, an embedding file is damaged, or what is wished
-            of the views cannot be had.
+        ValueError: the checkpoint was trained on another embedding, or on another version of it, an embedding file is
+            damaged, or what is wished of the views cannot be had.
     """
     capture, given = with_given_poses(capture, settings.poses)
     model, card = load_checkpoint(settings.checkpoint)
     threshold = card.threshold if settings.threshold is None else settings.threshold
     tokenised = tokens_of(capture, embedder_for(settings, card), cache, progress)
+    card.require_embedder(tokenised.raw.embedder, tokenised.embedder_version)
     ruled = rule_out(tokenised)
     scored = score_capture(model, card, capture, ruled, cache, settings.evidence, progress)
     repaired: dict[int, Matrix] = {}

@@ -213,6 +213,12 @@ def test_another_embedder_than_the_checkpoints_is_refused(capture):
         run(capture, FilterSettings(embedder="dinov2-vits14"))
 
 
+def test_another_version_of_the_embedder_is_refused(capture, monkeypatch):
+    monkeypatch.setattr("mtcm_nerfstudio.tokens.embedders.network.NetworkEmbedder.version", "other")
+    with pytest.raises(ValueError, match=r"trained on efficientnet-lite0 version .*, this is version other"):
+        run(capture)
+
+
 def test_a_damaged_decisions_file_is_not_overwritten(capture):
     path = run(capture).output_dir / decisions_file.FILE_NAME
     path.write_text("{")

@@ -6,8 +6,9 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from hashlib import sha256
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -146,7 +147,7 @@ def require_free(run_dir: Path, config: TrainConfig, names: Sequence[str], resum
     if state.exists() and not resume:
         raise ValueError(f"{run_dir}: holds a run already; go on with it by --resume, or choose another --output-dir")
     if state.exists():
-        require_same(state, _record(config, names))
+        require_same(state, _settings(config, names))
 
 
 def fresh_model(captures: Sequence[TrainingCapture], config: ModelConfig) -> ConsistencyTransformer:
@@ -221,7 +222,7 @@ class _Run:
         self.wrapped, self.wrapped_optimizer = self.fabric.setup(model, self.optimizer)
         names = [capture.name for capture in captures]
         self.moments = IdentityMoments(names, model.config.d_model, self.fabric.device)
-        self.record = _record(config, names)
+        self.record = _record(config, captures)
         self.progress = Progress()
         self.drawn: dict[int, Batch] = {}
         if (run_dir / STATE_FILE).exists():
@@ -289,9 +290,20 @@ class _Run:
         part.replace(self.run_dir / BEST_FILE)
 
 
-def _record(config: TrainConfig, names: Sequence[str]) -> str:
-    """Return everything that must be the same for a run to be gone on with."""
-    return json.dumps({**asdict(config), "captures": list(names)}, sort_keys=True)
+def _settings(config: TrainConfig, names: Sequence[str]) -> dict[str, Any]:
+    """Return what must be the same for a run to be gone on with, as far as it is known before anything is read."""
+    return {**asdict(config), "captures": list(names)}
+
+
+def _record(config: TrainConfig, captures: Sequence[TrainingCapture]) -> str:
+    """Return everything that must be the same for a run to be gone on with: settings, embedder, frames and poses."""
+    contents = {
+        f"contents of {one.name}": sha256(
+            repr((one.raw.embedder, one.raw.file_paths, one.raw.c2w.tobytes(), one.raw.timestamps.tobytes())).encode()
+        ).hexdigest()[:12]
+        for one in captures
+    }
+    return json.dumps({**_settings(config, [one.name for one in captures]), **contents}, sort_keys=True)
 
 
 def _centred(capture: TrainingCapture) -> Float32[np.ndarray, "known 384"]:

@@ -33,6 +33,8 @@ class TokenisedCapture:
     raw: RawFeatures
     tokens: FrameTokens
     image_status: tuple[ImageStatus, ...]
+    embedder_version: str | None = None
+    """Of the network that made the embeddings; None where they were read from files."""
 
 
 def tokens_of(
@@ -51,6 +53,7 @@ def tokens_of(
     """
     cache = cache or Cache()
     status, readable = _digests(capture.frames, cache)
+    version = None
     if embedder == "precomputed" or embedder == capture.embedder:
         embeddings = read_embeddings(capture.frames).astype(np.float64)
         unverified = [i for i, digest in readable.items() if cache.get(_READABLE, digest) is None]
@@ -58,7 +61,9 @@ def tokens_of(
             status[i] = _verify(capture.frames[i], readable[i], cache)
     else:
         embeddings = np.full((len(capture), EMBEDDING_DIM), np.nan)
-        for i, result in _embed(capture.frames, readable, embedder, cache, progress):
+        backend: Embedder = load_embedder(embedder)
+        version = backend.version
+        for i, result in _embed(capture.frames, readable, backend, cache, progress):
             if isinstance(result, UnreadableImageError):
                 status[i] = "unreadable image"
             else:
@@ -72,7 +77,7 @@ def tokens_of(
         file_paths=tuple(frame.file_path for frame in capture.frames),
         embedder=embedder,
     )
-    return TokenisedCapture(capture, raw, assemble_tokens(raw), tuple(status))
+    return TokenisedCapture(capture, raw, assemble_tokens(raw), tuple(status), version)
 
 
 def _digests(frames: Sequence[Frame], cache: Cache) -> tuple[list[ImageStatus], dict[int, str]]:
@@ -82,10 +87,9 @@ def _digests(frames: Sequence[Frame], cache: Cache) -> tuple[list[ImageStatus], 
 
 
 def _embed(
-    frames: Sequence[Frame], digests: dict[int, str], name: EmbedderName, cache: Cache, progress: bool
+    frames: Sequence[Frame], digests: dict[int, str], backend: Embedder, cache: Cache, progress: bool
 ) -> Iterator[tuple[int, Float[np.ndarray, "384"] | UnreadableImageError]]:
     """Yield each readable frame's embedding, from the cache where it is known, else computed in batches."""
-    backend: Embedder = load_embedder(name)
     kind = f"embedding:{backend.name}:{backend.version}"
     unknown = []
     for i, digest in digests.items():

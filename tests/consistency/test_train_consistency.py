@@ -119,6 +119,9 @@ def test_a_folder_with_a_run_is_not_overwritten(tmp_path: Path) -> None:
     other = replace(config, weights=LossWeights(pose=0.5))
     with pytest.raises(ValueError, match=r"other settings \(weights.pose: 0.2 → 0.5\); --resume needs the same ones"):
         train(CAPTURES, other, tmp_path, resume=True)
+    moved = CAPTURES[1].with_raw(replace(CAPTURES[1].raw, c2w=2.0 * CAPTURES[1].raw.c2w))
+    with pytest.raises(ValueError, match=r"other settings \(contents of b b: "):
+        train([CAPTURES[0], moved], config, tmp_path, resume=True)
     (tmp_path / "state.safetensors").write_bytes(b"broken")
     with pytest.raises(ValueError, match="cannot be read as the state of a run"):
         train(CAPTURES, config, tmp_path, resume=True)

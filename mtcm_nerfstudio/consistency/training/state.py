@@ -4,6 +4,7 @@ Random numbers are no part of it: each step draws its own from the seed and the 
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -55,16 +56,17 @@ def load_state(
         ValueError: the state is broken, or is that of a run with another configuration.
     """
     metadata, tensors = _read(path)
-    require_same(path, config)
+    require_same(path, json.loads(config))
     model.load_state_dict(_below(tensors, "model."))
     _load_optimizer(model, optimizer, _below(tensors, "optimizer."))
     moments.load(_below(tensors, "moments."))
     return Progress(**json.loads(metadata["progress"]))
 
 
-def require_same(path: Path, config: str) -> None:
-    """Raise ValueError where a saved state is that of a run with another configuration; the message names the flag."""
-    changed = changed_flags(json.loads(_read(path)[0]["config"]), json.loads(config))
+def require_same(path: Path, config: Mapping[str, Any]) -> None:
+    """Raise ValueError where a saved state is that of a run in which one of these was another; the message names it."""
+    before = json.loads(_read(path)[0]["config"])
+    changed = changed_flags({name: before.get(name) for name in config}, json.loads(json.dumps(config)))
     if changed:
         raise ValueError(f"{path}: belongs to a run with other settings ({changed[0]}); --resume needs the same ones")
 
