@@ -58,7 +58,7 @@ class MTCMPanel(ViewerControl):
         table = TableServer(self._session, pictures, _HOST, _PORT, capture.name)
         with server.gui.add_folder(_FOLDER):
             viewing = Viewing(server, self._session, what, pictures, table.address, pictures_at_first=False)
-        table.start(server.get_port(), viewing.go_there)
+        table.start(server.get_port(), viewing.go_there, viewing.point_out)
         CONSOLE.print(f"MTCM: all frames in a table: {table.address}")
         self.refresh()
 

@@ -28,6 +28,8 @@ _SOLID = {"kept": _SIDES, "dropped": _X + _TIP, "repaired": _SIDES + _X, "sugges
 _PICKED = (*_SIDES, (1, 2, 3), (1, 3, 4))
 """Triangles that a pointer's ray can meet, whatever the verdict."""
 
+_RAY_DEGREES = 1.5
+
 
 @dataclass(frozen=True, eq=False)
 class Mesh:
@@ -104,6 +106,37 @@ def ray_through(
     half = np.tan(0.5 * fov)
     local = np.array([(2.0 * place[0] - 1.0) * half * aspect, (2.0 * place[1] - 1.0) * half, 1.0])
     return matrix_from_wxyz(wxyz[None])[0] @ local
+
+
+def on_screen(
+    points: Float[np.ndarray, "n 3"], wxyz: Float[np.ndarray, "4"], position: Float[np.ndarray, "3"], fov: float,
+    aspect: float,
+) -> Float[np.ndarray, "n 2"]:  # fmt: skip
+    """Return where in a camera's picture points are, (0, 0) being above left; NaN behind it. Undoes ``ray_through``."""
+    local = (points - position) @ matrix_from_wxyz(wxyz[None])[0]
+    depth = np.where(local[:, 2] > 0, local[:, 2], np.nan)[:, None]
+    return 0.5 + 0.5 * local[:, :2] / depth / (np.tan(0.5 * fov) * np.array([aspect, 1.0]))
+
+
+def seeing(
+    point: Float[np.ndarray, "3"], c2w: Float[np.ndarray, "n 4 4"], tangents: Float[np.ndarray, "n 2"]
+) -> Bool[np.ndarray, " n"]:
+    """Tell which cameras have a point in their picture (whatever stands between)."""
+    local = np.einsum("nji,nj->ni", c2w[:, :3, :3], point - c2w[:, :3, 3])
+    depth = np.where(local[:, 2] < 0, -local[:, 2], np.nan)[:, None]
+    with np.errstate(invalid="ignore"):
+        return (np.abs(local[:, :2] / depth) <= tangents).all(axis=1)
+
+
+def nearest_along(
+    points: Float[np.ndarray, "p 3"], origin: Float[np.ndarray, "3"], direction: Float[np.ndarray, "3"]
+) -> Float[np.ndarray, "3"] | None:
+    """Return the nearest of the points that a ray passes within a degree and a half; None where it passes none."""
+    away = points - origin
+    along = away @ (direction / np.linalg.norm(direction))
+    length = np.linalg.norm(away, axis=1)
+    met = along > np.cos(np.radians(_RAY_DEGREES)) * np.maximum(length, 1e-12)
+    return points[np.where(met, length, np.inf).argmin()] if met.any() else None
 
 
 def usual_size(c2w: Float[np.ndarray, "n 4 4"]) -> float:

@@ -8,7 +8,7 @@ five thousand cameras a few meshes are sent anew. A click is a ray, and ``frusta
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -16,7 +16,7 @@ from jaxtyping import Float
 from mtcm_nerfstudio.analysis.verdict_look import SIGNS
 from mtcm_nerfstudio.capture.poses import wxyz_from_matrix
 from mtcm_nerfstudio.viewer.colours import CHOSEN, VERDICTS, ColourBy, Rgb, colours_of
-from mtcm_nerfstudio.viewer.frusta import Mesh, frusta, picked, ray_through, segments
+from mtcm_nerfstudio.viewer.frusta import Mesh, frusta, nearest_along, on_screen, picked, ray_through, seeing, segments
 from mtcm_nerfstudio.viewer.pictures import Pictures
 from mtcm_nerfstudio.viewer.session import State, worst_first
 from mtcm_nerfstudio.viewer.shown import Shown
@@ -83,6 +83,7 @@ class Scene:
             **self._suggestions(state, look),
             **self._moves(state, look),
             **self._chosen(state),
+            **self._marked(state),
         }
         for name in [name for name in self._drawn if name not in wanted]:
             self._remove(name)
@@ -140,6 +141,38 @@ class Scene:
         if found is not None:
             self._on_pick(found)
 
+    def point_out(self, how: Literal["place", "box"], on_marked: Callable[..., None]) -> None:
+        """Let the next click mark the frames that see a place, or the next rectangle those that stand in it.
+
+        Args:
+            how: which of the two.
+            on_marked: called with the frames' indices, the place (None for a rectangle) and the reason in words.
+        """
+
+        def clicked(event: Any) -> None:
+            self._api.remove_pointer_callback()
+            camera, (place, *_) = event.client.camera, event.screen_pos
+            direction = ray_through(np.array(camera.wxyz), camera.fov, camera.aspect, (place[0], place[1]))
+            points = self._shown.points
+            point = None if points is None else nearest_along(points, np.array(camera.position), direction)
+            if point is None:
+                on_marked((), None, "no point of the scene is there")
+                return
+            seen = np.flatnonzero(seeing(point, self._poses, self._shown.tangents)).tolist()
+            on_marked(seen, (float(point[0]), float(point[1]), float(point[2])), "this place is in the picture")
+
+        def boxed(event: Any) -> None:
+            self._api.remove_pointer_callback()
+            camera, corners = event.client.camera, np.array(event.screen_pos)
+            where = on_screen(
+                self._pickable[:, :3, 3], np.array(camera.wxyz), np.array(camera.position), camera.fov, camera.aspect
+            )
+            with np.errstate(invalid="ignore"):
+                inside = ((where >= corners.min(axis=0)) & (where <= corners.max(axis=0))).all(axis=1)
+            on_marked(np.flatnonzero(inside).tolist(), None, "in the rectangle")
+
+        self._api.on_pointer_event("click" if how == "place" else "rect-select")(clicked if how == "place" else boxed)
+
     def _suggestions(self, state: State, look: Look) -> dict[str, tuple[Any, Callable[[str], list[Any]]]]:
         poses = self._shown.suggested(state.decisions)
         if "suggested" not in look.groups or not len(poses):
@@ -171,6 +204,23 @@ class Scene:
 
         matrices = tuple(state.decisions.frames[i].repaired_transform_matrix for i in moved)
         return {f"{_ROOT}/repairs": ((tuple(moved), matrices), add)}
+
+    def _marked(self, state: State) -> dict[str, tuple[Any, Callable[[str], list[Any]]]]:
+        """Outlines about the frames that were pointed out, and lines to what they see."""
+        some = [i for i in state.marked if np.isfinite(self._poses[i]).all()]
+        if not some:
+            return {}
+
+        def add(name: str) -> list[Any]:
+            mesh = frusta(self._poses[some], self._shown.tangents[some], 1.25 * self._shown.size, "kept")
+            handles = [self._mesh(f"{name}_frames", mesh, CHOSEN, wireframe=True)]
+            if state.place is not None:
+                ends = np.tile(np.array(state.place), (len(some), 1))
+                lines = segments(self._poses[some][:, :3, 3], ends)
+                handles.append(self._mesh(f"{name}_lines", lines, CHOSEN, wireframe=True))
+            return handles
+
+        return {f"{_ROOT}/marked": ((tuple(some), state.place), add)}
 
     def _chosen(self, state: State) -> dict[str, tuple[Any, Callable[[str], list[Any]]]]:
         """The frame looked at: larger, with its picture and its name."""

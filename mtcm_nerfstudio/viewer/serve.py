@@ -64,7 +64,7 @@ def served(result: FilterResult, host: str = "127.0.0.1", port: int = 7020) -> I
         eye = first_eye(what)
         server.on_client_connect(lambda client: _stand(client, eye))
         viewing = Viewing(server, session, what, pictures)
-        table.start(server.get_port(), viewing.go_there)
+        table.start(server.get_port(), viewing.go_there, viewing.point_out)
         try:
             yield Served(session, table.address, f"http://{table.shown_host}:{server.get_port()}")
         finally:

@@ -5,7 +5,7 @@ decide into the file at once, and tells its listeners that something changed.
 """
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from mtcm_nerfstudio import decisions as decisions_file
-from mtcm_nerfstudio.decisions import Decisions, FrameDecision, VerdictName
+from mtcm_nerfstudio.decisions import UNUSABLE, Decisions, FrameDecision, VerdictName
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +26,10 @@ class State:
     threshold: float
     selected: int | None
     """Index of the frame looked at."""
+    marked: tuple[int, ...]
+    """Indices of frames that were pointed out together; the table shows these alone."""
+    place: tuple[float, float, float] | None
+    """What all of them see, in the viewer's world, where that is why they are marked."""
     live: Mapping[str, Float[np.ndarray, " frame"]]
     """What a running training says of every frame, by what it is (``weight``, ``residual``: a moving average of its
     loss, ``last``: its last loss, ``seen``: in how many steps); NaN: nothing."""
@@ -63,7 +67,9 @@ class Session:
         self.path, self._export = path, export
         self._lock = threading.RLock()
         self._listeners: list[Callable[[], None]] = []
-        self._undo: list[FrameDecision] = []
+        self._undo: list[tuple[FrameDecision, ...]] = []
+        self._marked: tuple[int, ...] = ()
+        self._place: tuple[float, float, float] | None = None
         self._stamp = decisions_file.stamp(path)
         self._decisions = decisions_file.read(path)
         self._threshold, self._selected = self._decisions.threshold, None
@@ -113,40 +119,52 @@ class Session:
             index = self._selected if index is None else index
             if index is None:
                 self._message = "Choose a frame first."
-                return
-            if not self._take_up():
-                return
-            before = self._decisions.frames[index]
-            try:
-                self._write(self._decisions.decided_by_person(before.file_path, kept))
-            except (ValueError, OSError) as error:
-                self._message = f"Nothing is decided: {error}."
-                return
-            self._undo.append(before)
-            self._selected = index
-            self._export_and_say(f"{before.file_path}: {'kept' if kept else 'dropped'}, written to {self.path.name}.")
+            elif self._decide(kept, (index,)):
+                self._selected = index
+
+    def decide_marked(self, kept: bool) -> None:
+        """Keep or drop all marked frames, but for those that nobody can train on."""
+        with self._changing():
+            frames = self._decisions.frames
+            some = tuple(i for i in self._marked if not (kept and frames[i].reason in UNUSABLE))
+            if not some:
+                self._message = "Mark frames first." if not self._marked else "None of them can be trained on."
+            elif self._decide(kept, some):
+                self._marked, self._place = (), None
+
+    def mark(self, some: Sequence[int], place: tuple[float, float, float] | None = None, why: str = "") -> None:
+        """Point frames out together; none of them ends that.
+
+        Args:
+            some: their indices.
+            place: what they all see, in the viewer's world.
+            why: in words.
+        """
+        with self._changing():
+            self._marked, self._place = tuple(some), place
+            self._message = f"{len(some)} {'frame' if len(some) == 1 else 'frames'} marked: {why}." if why else ""
 
     def undo(self) -> None:
         """Take back the last decision of this session, to what stood before it."""
         with self._changing():
             if not self._take_up():
                 return
-            index = {frame.file_path: i for i, frame in enumerate(self._decisions.frames)}
-            while self._undo:
-                before = self._undo.pop()
-                if before.file_path in index:  # a rerun may have lost it
-                    frames = list(self._decisions.frames)
-                    frames[index[before.file_path]] = before
-                    try:
-                        self._write(replace(self._decisions, frames=tuple(frames)))
-                    except OSError as error:
-                        self._message = f"Nothing is undone: {error}."
-                        self._undo.append(before)
-                        return
-                    self._selected = index[before.file_path]
-                    self._export_and_say(f"{before.file_path}: back to what it was ({_said(before)}).")
-                    return
-            self._message = "Nothing to undo."
+            if not self._undo:
+                self._message = "Nothing to undo."
+                return
+            before = {frame.file_path: frame for frame in self._undo[-1]}
+            frames = tuple(before.get(frame.file_path, frame) for frame in self._decisions.frames)
+            try:
+                self._write(replace(self._decisions, frames=frames))
+            except OSError as error:
+                self._message = f"Nothing is undone: {error}."
+                return
+            self._undo.pop()
+            changed = [i for i, frame in enumerate(frames) if frame.file_path in before]
+            self._selected = changed[0]
+            one = frames[changed[0]]
+            told = f"{one.file_path}: back to what it was ({_said(one)})."
+            self._export_and_say(told if len(changed) == 1 else f"{len(changed)} frames: back to what they were.")
 
     def show_live(self, live: Mapping[str, Float[np.ndarray, " frame"]]) -> None:
         """Take note of what a running training says of the frames."""
@@ -164,6 +182,23 @@ class Session:
             return False
         with self._changing():
             self._take_up()
+        return True
+
+    def _decide(self, kept: bool, some: tuple[int, ...]) -> bool:
+        """Write a decision about frames; False, with a message, where that cannot be."""
+        if not self._take_up():
+            return False
+        decisions, before = self._decisions, tuple(self._decisions.frames[i] for i in some)
+        try:
+            for frame in before:
+                decisions = decisions.decided_by_person(frame.file_path, kept)
+            self._write(decisions)
+        except (ValueError, OSError) as error:
+            self._message = f"Nothing is decided: {error}."
+            return False
+        self._undo.append(before)
+        what = before[0].file_path if len(before) == 1 else f"{len(before)} frames"
+        self._export_and_say(f"{what}: {'kept' if kept else 'dropped'}, written to {self.path.name}.")
         return True
 
     def _take_up(self) -> bool:
@@ -208,6 +243,8 @@ class Session:
             tuple(verdict_at(frame, self._decisions, self._threshold) for frame in self._decisions.frames),
             self._threshold,
             self._selected,
+            self._marked,
+            self._place,
             self._live,
             self._message,
         )

@@ -6,7 +6,7 @@ faster than that skips what nobody would have seen.
 
 import logging
 import threading
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -78,6 +78,12 @@ class Viewing:
                 page.camera.wxyz = wxyz_from_matrix((pose[:3, :3] @ np.diag([1.0, -1.0, -1.0]))[None])[0]
                 # A little behind the camera, so that its picture is before the eye.
                 page.camera.position = pose[:3, 3] + size * pose[:3, 2]
+
+    def point_out(self, how: Literal["place", "box"]) -> None:
+        """Let the next click or rectangle in the scene mark frames."""
+        self._scene.point_out(how, self._session.mark)
+        said = {"place": "Click a point of the scene: who sees it?", "box": "Drag a rectangle over cameras."}
+        self._session.say(said[how])
 
     def stop(self) -> None:
         """Draw no more."""

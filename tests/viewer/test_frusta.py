@@ -7,7 +7,16 @@ from hypothesis import strategies as st
 from looked_at import camera_at
 from tiny_capture import orbit, random_similarity
 
-from mtcm_nerfstudio.viewer.frusta import frusta, picked, segments, usual_size
+from mtcm_nerfstudio.viewer.frusta import (
+    frusta,
+    nearest_along,
+    on_screen,
+    picked,
+    ray_through,
+    seeing,
+    segments,
+    usual_size,
+)
 
 SIZE = 0.3
 VERDICTS = ("kept", "repaired", "dropped", "suggested")
@@ -40,6 +49,31 @@ def test_the_nearest_of_several_is_met_whatever_their_order():
 def test_cameras_without_a_pose_are_never_met():
     c2w = np.stack([np.full((4, 4), np.nan), camera_at(np.array([0.0, 0.0, -2.0]))])
     assert picked(np.zeros(3), np.array([0.0, 0.0, -1.0]), c2w, tangents(2), SIZE) == 1
+
+
+def test_a_place_on_screen_is_where_its_ray_goes():
+    wxyz, eye, fov, aspect = np.array([0.9, 0.1, -0.3, 0.2]), np.array([1.0, 2.0, 3.0]), 1.1, 1.6
+    wxyz /= np.linalg.norm(wxyz)
+    places = np.array([[0.5, 0.5], [0.1, 0.8], [0.95, 0.02]])
+    points = np.stack([eye + 3.0 * ray_through(wxyz, fov, aspect, (x, y)) for x, y in places])
+    np.testing.assert_allclose(on_screen(points, wxyz, eye, fov, aspect), places, atol=1e-9)
+    behind = eye - ray_through(wxyz, fov, aspect, (0.5, 0.5))
+    assert np.isnan(on_screen(behind[None], wxyz, eye, fov, aspect)).all()
+
+
+def test_who_sees_a_place_has_it_before_the_camera_and_in_the_picture():
+    poses = np.stack(
+        [camera_at(np.array(place)) for place in ([0, 0, 2.0], [0, 0, -2.0], [3.0, 0, 2.0], [0.5, 0, 2.0])]
+    )
+    poses = np.concatenate([poses, np.full((1, 4, 4), np.nan)])
+    assert seeing(np.zeros(3), poses, tangents(5)).tolist() == [True, False, False, True, False]
+
+
+def test_the_point_that_is_clicked_is_the_nearest_that_the_ray_passes():
+    points = np.array([[0.0, 0.0, -5.0], [0.01, 0.0, -2.0], [1.0, 0.0, -1.0], [0.0, 0.0, 1.0]])
+    ahead = np.array([0.0, 0.0, -1.0])
+    assert nearest_along(points, np.zeros(3), ahead).tolist() == [0.01, 0.0, -2.0]
+    assert nearest_along(points, np.zeros(3), np.array([0.0, 1.0, 0.0])) is None
 
 
 @pytest.mark.parametrize("verdict", VERDICTS)

@@ -12,6 +12,7 @@ import pytest
 import viser
 from browser import needs_browser, pages
 from looked_at import COUNT, FILES, looked_at, on_disk
+from tiny_capture import orbit, write_colmap
 
 from mtcm_nerfstudio import decisions as decisions_file
 from mtcm_nerfstudio.viewer.pictures import Pictures
@@ -178,13 +179,60 @@ def test_a_click_on_a_camera_in_the_scene_looks_at_its_frame(result):
             wait_until(lambda index=index: on_disk(result, index) == (False, "person"))
 
 
-def on_screen(what, result, index: int, aspect: float, fov: float = np.radians(75.0)) -> np.ndarray:
-    """Where the middle of a frame's picture is for a page that has just been opened (viser's own field of view)."""
-    pose, eye = what.used(result.decisions)[index], first_eye(what)
+def test_frames_are_marked_by_a_rectangle_and_by_what_they_see_and_decided_together(result):
+    root = result.capture.root
+    write_colmap(root, orbit(COUNT), text=True)
+    around = np.random.default_rng(0).normal(0, 0.02, (60, 3))  # where the cameras look
+    lines = [f"{i + 1} {x} {y} {z} 0 0 0 1.0 1 0 2 0\n" for i, (x, y, z) in enumerate(around)]
+    (root / "sparse/0/points3D.txt").write_text("".join(lines))
+    what = shown(result.capture)
+    with opened(result, width=1400, height=800) as (viewer, page):
+        canvas = page.frame_locator("#scene").locator("canvas").nth(1)
+        canvas.wait_for()
+        page.wait_for_timeout(5000)
+        box = canvas.bounding_box()
+        aspect = box["width"] / box["height"]
+        places = np.array([of_page(what, pose[:3, 3], aspect) for pose in what.used(result.decisions)])
+        corner, across = np.array([box["x"], box["y"]]), np.array([box["width"], box["height"]])
+        page.keyboard.press("b")
+        page.wait_for_function("document.getElementById('message').textContent.includes('rectangle')")
+        low, high = places[2] - 0.03, places[2] + 0.03
+        inside = [i for i, place in enumerate(places) if (place >= low).all() and (place <= high).all()]
+        page.mouse.move(*(corner + low * across))
+        page.mouse.down()
+        page.mouse.move(*(corner + high * across), steps=5)
+        page.mouse.up()
+        page.wait_for_selector("#marked:not([hidden])")
+        listed(page, sorted(inside, key=lambda i: -result.decisions.frames[i].inconsistency))
+        page.click("button[data-action='drop marked']")
+        wait_until(lambda: all(on_disk(result, i) == (False, "person") for i in inside))
+        assert [i for i in range(COUNT) if on_disk(result, i)[1] == "person"] == inside
+        page.wait_for_selector("#marked", state="hidden")
+        page.keyboard.press("u")
+        wait_until(lambda: on_disk(result, 2) == (True, "model"))
+        page.keyboard.press("s")
+        page.wait_for_function("document.getElementById('message').textContent.includes('who sees')")
+        middle = of_page(what, what.points.mean(axis=0), aspect)
+        page.mouse.click(*(corner + middle * across))
+        page.wait_for_selector("#marked:not([hidden])")
+        assert viewer.session.state.marked == tuple(range(COUNT))
+        page.keyboard.press("Escape")
+        page.wait_for_selector("#marked", state="hidden")
+
+
+def on_screen(what, result, index: int, aspect: float) -> np.ndarray:
+    """Where the middle of a frame's picture is for a page that has just been opened."""
+    pose = what.used(result.decisions)[index]
+    return of_page(what, pose[:3, 3] - 0.9 * what.size * pose[:3, 2], aspect)
+
+
+def of_page(what, point: np.ndarray, aspect: float, fov: float = np.radians(75.0)) -> np.ndarray:
+    """Where a point is for a page that has just been opened (viser's own field of view)."""
+    eye = first_eye(what)
     forward = -eye / np.linalg.norm(eye)
     right = np.cross(forward, [0.0, 1.0, 0.0])
     right /= np.linalg.norm(right)
-    away = pose[:3, 3] - 0.9 * what.size * pose[:3, 2] - eye
+    away = point - eye
     depth = away @ forward * np.tan(0.5 * fov)
     return 0.5 + 0.5 * np.array([away @ right / depth / aspect, away @ np.cross(right, forward) / depth * -1.0])
 

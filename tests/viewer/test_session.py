@@ -149,6 +149,32 @@ def test_listeners_hear_of_every_change_until_they_go(session):
         session.select(99)
 
 
+def test_marked_frames_are_decided_together_and_undone_together(session, result):
+    session.mark((3, 5, 6), (0.0, 0.0, 0.0), "this place is in the picture")
+    assert session.state.marked == (3, 5, 6) and session.state.message.startswith("3 frames marked")
+    before = session.path.read_text()
+    session.decide_marked(False)
+    assert [on_disk(result, i) for i in (3, 5, 6, 7)] == [(False, "person")] * 3 + [(True, "model")]
+    assert session.state.marked == () and session.state.place is None
+    session.undo()
+    assert session.path.read_text() == before and "3 frames" in session.state.message
+    session.decide_marked(True)
+    assert "Mark frames first" in session.state.message
+
+
+def test_what_cannot_be_trained_on_is_left_out_of_what_is_kept_together(session, result):
+    record = json.loads(session.path.read_text())
+    record["frames"][2] |= {"kept": False, "reason": "missing image", "decided_by": "rule"}
+    session.path.write_text(json.dumps(record))
+    session.look_again()
+    session.mark((2, 3))
+    session.decide_marked(True)
+    assert on_disk(result, 2) == (False, "rule") and on_disk(result, 3) == (True, "person")
+    session.mark((2,))
+    session.decide_marked(True)
+    assert "can be trained on" in session.state.message and on_disk(result, 2) == (False, "rule")
+
+
 def test_exports_follow_a_decision(result):
     session = Session(result.output_dir / decisions_file.FILE_NAME, lambda decisions: written.append(decisions))
     written = []

@@ -33,7 +33,7 @@ def result(tmp_path):
 def serving(result, port=7320):
     session = Session(result.output_dir / decisions_file.FILE_NAME)
     server = TableServer(session, Pictures(shown(result.capture).images), HOST, port, "a <capture>")
-    server.start(1, lambda: None)
+    server.start(1, lambda: None, lambda how: None)
     try:
         yield server
     finally:

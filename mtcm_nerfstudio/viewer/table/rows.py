@@ -19,6 +19,7 @@ def head(state: State) -> dict[str, Any]:
     """Return what a page is told besides the rows."""
     return {
         "selected": state.selected,
+        "marked": list(state.marked),
         "threshold": state.threshold,
         "decided": state.decisions.threshold,
         "suggested": len(state.decisions.suggested),

@@ -18,7 +18,7 @@ from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
 from mtcm_nerfstudio.analysis.verdict_look import SIGNS
@@ -61,6 +61,7 @@ class TableServer:
         self.secret, self.opening = secrets.token_urlsafe(16), secrets.token_urlsafe(6)
         self.scene_port: int | None = None
         self.go_there: Callable[[], None] = lambda: None
+        self.point_out: Callable[[Literal["place", "box"]], None] = lambda how: None
         self.stopped = threading.Event()
         self._server = _bound(host, port, type("Handler", (_Handler,), {"table": self}))
         self._thread = threading.Thread(target=self._server.serve_forever, name="mtcm table", daemon=True)
@@ -80,14 +81,17 @@ class TableServer:
         """Where the page is."""
         return f"http://{self.shown_host}:{self.port}"
 
-    def start(self, scene_port: int, go_there: Callable[[], None]) -> None:
+    def start(
+        self, scene_port: int, go_there: Callable[[], None], point_out: Callable[[Literal["place", "box"]], None]
+    ) -> None:
         """Begin to answer.
 
         Args:
             scene_port: of the viser server with the scene.
             go_there: flies the scene's pages to the frame looked at.
+            point_out: lets the next click or rectangle in the scene mark frames.
         """
-        self.scene_port, self.go_there = scene_port, go_there
+        self.scene_port, self.go_there, self.point_out = scene_port, go_there, point_out
         self._thread.start()
 
     def stop(self) -> None:
@@ -111,26 +115,27 @@ class TableServer:
         Raises:
             ValueError: it asks for something else than there is.
         """
-        session, index = self.session, asked.get("frame")
-        action = asked.get("action")
-        if index is not None and type(index) is not int:
-            raise ValueError("frame must be a number")
-        if action == "select":
-            session.select(index)
-        elif action in ("keep", "drop"):
-            if index is not None and not 0 <= index < len(session.state.decisions.frames):
-                raise ValueError(f"there is no frame {index}")
-            session.decide(action == "keep", index)
-        elif action == "undo":
-            session.undo()
-        elif action in ("next", "previous"):
-            session.step(1 if action == "next" else -1)
-        elif action == "go":
-            self.go_there()
-        elif action == "threshold":
-            session.try_threshold(min(1.0, max(0.0, float(asked["value"]))))
-        else:
+        session, index, action = self.session, asked.get("frame"), asked.get("action")
+        if index is not None and not (type(index) is int and 0 <= index < len(session.state.decisions.frames)):
+            raise ValueError(f"there is no frame {index!r}")
+        actions: dict[Any, Callable[[], None]] = {
+            "select": lambda: session.select(index),
+            "keep": lambda: session.decide(True, index),
+            "drop": lambda: session.decide(False, index),
+            "keep marked": lambda: session.decide_marked(True),
+            "drop marked": lambda: session.decide_marked(False),
+            "unmark": lambda: session.mark(()),
+            "place": lambda: self.point_out("place"),
+            "box": lambda: self.point_out("box"),
+            "undo": session.undo,
+            "next": lambda: session.step(1),
+            "previous": lambda: session.step(-1),
+            "go": self.go_there,
+            "threshold": lambda: session.try_threshold(min(1.0, max(0.0, float(asked["value"])))),
+        }
+        if action not in actions:
             raise ValueError(f"there is no action {action!r}")
+        actions[action]()
 
 
 class _Handler(BaseHTTPRequestHandler):

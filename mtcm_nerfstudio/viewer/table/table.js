@@ -24,7 +24,7 @@ const COLUMNS = [
 const written = (column, value) => (typeof value === "number" ? value.toFixed(column.digits ?? 2) : "");
 
 let rows = [];
-let state = { selected: null, threshold: 0, decided: 0, suggested: 0, message: "" };
+let state = { selected: null, marked: [], threshold: 0, decided: 0, suggested: 0, message: "" };
 let order = [];
 let sorting = { key: "inconsistency", down: true };
 let dragging = false;
@@ -110,11 +110,13 @@ function arrange() {
   const words = $("search").value.toLowerCase();
   const [reason, label] = [$("reason").value, $("label").value];
   const { key, down } = sorting;
+  const marked = state.marked.length ? new Set(state.marked) : null;
   order = rows
     .map((_, i) => i)
     .filter((i) => {
       const row = rows[i];
       return (
+        (!marked || marked.has(i)) &&
         row.name.toLowerCase().includes(words) &&
         (!reason || (reason[0] === "=" ? row.verdict === reason.slice(1) : row.reason === reason)) &&
         (!label || row.label.split(", ").includes(label))
@@ -233,6 +235,8 @@ function drawCounts() {
       return [i ? " · " : "", part, ` ${name}`];
     }),
   );
+  $("marked").hidden = !state.marked.length;
+  $("marked").firstElementChild.textContent = `${state.marked.length} of ${rows.length} marked`;
   const trial = state.threshold !== state.decided;
   if (!dragging) $("threshold").value = state.threshold;
   $("value").textContent = trial
@@ -268,6 +272,7 @@ function hear(news) {
   if (rows.length !== count) draw("order", "frame");
   const moves = ["verdict", "reason", "weight", "residual", "last", "seen"].includes(sorting.key) || $("reason").value;
   if (moves && Object.keys(changed).length) draw("order");
+  if (rest.marked.join() !== before.marked.join()) draw("order");
   state = { ...rest, selected: before.selected };
   look(rest.selected);
   // Reasons and labels are few, and a threshold that is dragged changes none of them for long.
@@ -301,7 +306,9 @@ function tryThreshold(value) {
   });
 }
 
-const KEYS = { n: "next", p: "previous", k: "keep", d: "drop", u: "undo", g: "go" };
+const KEYS = {
+  n: "next", p: "previous", k: "keep", d: "drop", u: "undo", g: "go", s: "place", b: "box", Escape: "unmark",
+};
 document.addEventListener("keydown", (event) => {
   const typing = event.target.matches("input[type=search],select") || event.ctrlKey || event.metaKey || event.altKey;
   if (!typing && KEYS[event.key]) {
