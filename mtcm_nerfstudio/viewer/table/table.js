@@ -80,7 +80,7 @@ function look(selected) {
   draw("reveal", "frame", "rows");
 }
 
-// The scene takes the keyboard when somebody clicks in it; it gives it back when that chose a frame, or when the
+// The scene takes the keyboard when somebody clicks in it; it gives it back when that chose frames, or when the
 // pointer leaves it.
 function takeKeyboard() {
   if (document.activeElement !== $("scene")) return;
@@ -272,7 +272,10 @@ function hear(news) {
   if (rows.length !== count) draw("order", "frame");
   const moves = ["verdict", "reason", "weight", "residual", "last", "seen"].includes(sorting.key) || $("reason").value;
   if (moves && Object.keys(changed).length) draw("order");
-  if (rest.marked.join() !== before.marked.join()) draw("order");
+  if (rest.marked.join() !== before.marked.join()) {
+    takeKeyboard();
+    draw("order");
+  }
   state = { ...rest, selected: before.selected };
   look(rest.selected);
   // Reasons and labels are few, and a threshold that is dragged changes none of them for long.
