@@ -26,7 +26,7 @@ from typing import Literal
 import tyro
 from decibels.cases import MIXED, SMALL, Case, make_case
 from decibels.cells import FILE_NAME, Cells, checkpoint_of, trained
-from decibels.methods import JOINT, Plan, methods
+from decibels.methods import AGAINST_SHARE, JOINT, Plan, methods
 from decibels.report import Row, pictures, report
 from detection.record import command, versions
 
@@ -58,6 +58,8 @@ class Benchmark:
     """Draws of faults for each capture."""
     share: float = 0.2
     """Of the training frames that get a fault, in (0, 1)."""
+    also_at: tuple[float, ...] = ()
+    """Other shares, at which some methods are tried as well, for a picture of PSNR against the share of faults."""
     faults: Literal["mixed", "small"] = "mixed"
     """mixed: ten kinds; small: poses off by 1° and 3° only."""
     only: tuple[str, ...] = ()
@@ -89,10 +91,15 @@ def run(benchmark: Benchmark) -> None:
         known = methods(checkpoint_of(benchmark.checkpoint, name))
         for seed in range(benchmark.seeds):
             kinds = MIXED if benchmark.faults == "mixed" else SMALL
-            case = make_case(capture, foreign, kinds, benchmark.share, seed, benchmark.work)
-            wanted += [(case, method, known[method]) for method in (benchmark.only or known)]
+            for share in (benchmark.share, *benchmark.also_at):
+                case = make_case(capture, foreign, kinds, share, seed, benchmark.work)
+                tried = (benchmark.only or known) if share == benchmark.share else AGAINST_SHARE
+                wanted += [(share, case, method, known[method]) for method in tried]
     with ThreadPoolExecutor(benchmark.processes) as pool:
-        jobs = [pool.submit(_cell, benchmark, cells, case, method, plan(case)) for case, method, plan in wanted]
+        jobs = [
+            pool.submit(_cell, benchmark, cells, share, case, method, plan(case))
+            for share, case, method, plan in wanted
+        ]
         rows = [job.result() for job in jobs]
     about = {
         "command": command("benchmark_nerf.py", sys.argv[1:]),
@@ -100,16 +107,16 @@ def run(benchmark: Benchmark) -> None:
         "settings": {k: v for k, v in asdict(benchmark).items() if k not in ("folder", "work", "output_dir")},
     }
     stem = benchmark.output_dir / f"nerf_{benchmark.faults}"
-    text = report(about, rows)
+    text = report(about, [row for row in rows if row.share == benchmark.share])
     print(text)
     write_text_atomically(stem.with_suffix(".md"), text)
     record = {**about, "rows": [asdict(row) for row in rows]}
     write_text_atomically(stem.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
-    for name, figure in pictures(rows, JOINT).items():
+    for name, figure in pictures(rows, JOINT, benchmark.share).items():
         save_figure(figure, stem.with_name(f"{stem.name}_{name}.png"))
 
 
-def _cell(benchmark: Benchmark, cells: Cells, case: Case, method: str, plan: Plan) -> Row:
+def _cell(benchmark: Benchmark, cells: Cells, share: float, case: Case, method: str, plan: Plan) -> Row:
     """Return one training's result, from the file of finished ones where it is there."""
     checkpoint = plan.options.get("checkpoint")
     switches = {name: value for name, value in plan.options.items() if name != "checkpoint"}
@@ -128,7 +135,7 @@ def _cell(benchmark: Benchmark, cells: Cells, case: Case, method: str, plan: Pla
         cells.put(key, known)
     dropped = {frame.file_path for frame in plan.decisions.dropped} - case.evaluation
     repaired = {frame.file_path for frame in plan.decisions.repaired} - case.evaluation
-    return Row(case.name, case.seed, method, sorted(case.spoiled), sorted(dropped), sorted(repaired), **known)
+    return Row(case.name, case.seed, share, method, sorted(case.spoiled), sorted(dropped), sorted(repaired), **known)
 
 
 if __name__ == "__main__":

@@ -66,6 +66,16 @@ def test_every_remedy_trains_and_what_is_done_is_not_done_again(folder: Path) ->
 
 
 @pytest.mark.slow
+def test_other_shares_of_faults_are_drawn_and_leave_the_table_alone(folder: Path) -> None:
+    benchmark(folder, "--only", "all frames", "--also-at", "0.4")
+    rows = json.loads((folder / "results" / "nerf_mixed.json").read_text())["rows"]
+    few, many = (next(r for r in rows if r["method"] == "all frames" and r["share"] == share) for share in (0.2, 0.4))
+    assert len(many["spoiled"]) > len(few["spoiled"]) and "oracle drop" in {row["method"] for row in rows}
+    assert "oracle drop" not in (folder / "results" / "nerf_mixed.md").read_text().split("| method |")[1]
+    assert (folder / "results" / "nerf_mixed_shares.png").stat().st_size > 5000
+
+
+@pytest.mark.slow
 def test_evaluation_frames_are_never_spoiled(folder: Path) -> None:
     benchmark(folder, "--only", "all frames", "--faults", "small")
     (faulty,) = (folder / "work").glob("walk_*/faulty")

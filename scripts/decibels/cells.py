@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict
@@ -39,13 +40,16 @@ class Cells:
         write_text_atomically(self._path, "{\n" + lines + "\n}\n")
 
 
-def trained(capture: Path, decisions: Decisions, options: dict[str, Any]) -> dict[str, Any]:
+def trained(
+    capture: Path, decisions: Decisions, options: dict[str, Any], renders: Path | None = None
+) -> dict[str, Any]:
     """Train one NeRF in a process of its own and return its result as plain JSON.
 
     Args:
         capture: folder to train on.
         decisions: which frames to train on.
         options: the other fields of ``Training``.
+        renders: folder that gets the evaluation frames, each beside its render.
     """
     with TemporaryDirectory(prefix="mtcm_benchmark_") as folder:
         path = Path(folder) / decisions_file.FILE_NAME
@@ -60,5 +64,7 @@ def trained(capture: Path, decisions: Decisions, options: dict[str, Any]) -> dic
         )
         if done.returncode:
             raise RuntimeError(f"a training failed:\n{done.stdout[-2000:]}{done.stderr[-3000:]}")
+        if renders is not None:
+            shutil.copytree(Path(folder) / "renders", renders, dirs_exist_ok=True)
         found: dict[str, Any] = json.loads(result.read_text())
         return found

@@ -18,6 +18,8 @@ from mtcm_nerfstudio.tokens.cache import Cache
 
 CLEAN, ALL, ORACLE = "clean capture", "all frames", "oracle drop"
 FILTER, REPAIR, JOINT = "MTCM filter", "MTCM filter + repair", "MTCM filter + repair + joint"
+AGAINST_SHARE = (CLEAN, ALL, ORACLE, REPAIR)
+"""Methods that are tried at other shares of faults as well."""
 JOINT_ALONE = "MTCM joint on all frames"
 
 

@@ -9,7 +9,7 @@ from detection.tables import markdown
 from matplotlib.figure import Figure
 from scipy.stats import t as student
 
-from decibels.methods import ALL, CLEAN, ORACLE
+from decibels.methods import AGAINST_SHARE, ALL, CLEAN, ORACLE
 from mtcm_nerfstudio.analysis.figures import CATEGORIES, DROPPED, INK, KEPT, new_figure, plain
 
 
@@ -19,6 +19,8 @@ class Row:
 
     capture: str
     seed: int
+    share: float
+    """Of the training frames that got a fault."""
     method: str
     spoiled: list[str]
     dropped: list[str]
@@ -64,9 +66,11 @@ def report(about: Mapping[str, Any], rows: Sequence[Row]) -> str:
     return "\n".join([head, markdown("Methods", explained, table)])
 
 
-def pictures(rows: Sequence[Row], joint: str) -> dict[str, Figure]:
-    """Return learning curves, and what joint training made of every frame."""
-    found = {"curves": _curves(rows)}
+def pictures(rows: Sequence[Row], joint: str, share: float) -> dict[str, Figure]:
+    """Return learning curves, what joint training made of every frame, and what other shares of faults come to."""
+    found = {"shares": _against_share(rows)} if len({row.share for row in rows}) > 1 else {}
+    rows = [row for row in rows if row.share == share]
+    found["curves"] = _curves(rows)
     if any(row.weights for row in rows if row.method == joint):
         found["weights"] = _weights([row for row in rows if row.method == joint])
     return found
@@ -123,6 +127,28 @@ def _curves(rows: Sequence[Row]) -> Figure:
         panel.set_title(capture, fontsize=9)
         plain(panel)
     panels[0].set_ylabel("PSNR of evaluation rays, dB")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=7)
+    return figure
+
+
+def _against_share(rows: Sequence[Row]) -> Figure:
+    """Draw the mean PSNR of methods against the share of faulty frames, a panel a capture."""
+    captures = list(dict.fromkeys(row.capture for row in rows))
+    figure = new_figure(2.9 * len(captures) + 1.8, 2.9)
+    panels = figure.subplots(1, len(captures), squeeze=False, sharex=True)[0]
+    for panel, capture in zip(panels, captures, strict=True):
+        for i, method in enumerate(AGAINST_SHARE):
+            own = [row for row in rows if row.capture == capture and row.method == method]
+            shares = sorted({row.share for row in own})
+            means = [_mean([row.psnr for row in own if row.share == share]) for share in shares]
+            line = {CLEAN: "--", ORACLE: ":"}.get(method, "-")
+            colour = INK if method in (CLEAN, ORACLE) else (DROPPED if method == ALL else CATEGORIES[i % 3])
+            panel.plot([100 * share for share in shares], means, line, marker="o", markersize=3, color=colour,
+                       linewidth=1.3, label=method)  # fmt: skip
+        panel.set_xlabel("faulty training frames, %")
+        panel.set_title(capture, fontsize=9)
+        plain(panel)
+    panels[0].set_ylabel("PSNR, dB")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=7)
     return figure
 
