@@ -8,7 +8,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -151,21 +151,20 @@ class Decisions:
         """Tell whether these decisions are those of the given capture under the given settings."""
         return self.capture_digest == capture_digest and dict(self.settings) == dict(settings)
 
-    def decided_by_person(self, file_path: str, kept: bool) -> "Decisions":
-        """Return a copy in which a person has kept or dropped one frame.
+    def decided_by_person(self, file_path: str | Collection[str], kept: bool) -> "Decisions":
+        """Return a copy in which a person has kept or dropped one frame or several.
 
         Raises:
             ValueError: no frame has this ``file_path``, or it is to be kept and cannot be trained on.
         """
-        frame = self.by_file_path().get(file_path)
-        if frame is None:
-            raise ValueError(f"no frame {file_path!r} among the {len(self.frames)} decisions")
-        if kept and frame.reason in UNUSABLE:
-            raise ValueError(f"{file_path} cannot be kept: {frame.reason}")
-        return replace(
-            self,
-            frames=tuple(_person_says(frame, kept) if frame.file_path == file_path else frame for frame in self.frames),
-        )
+        names, frames = {file_path} if isinstance(file_path, str) else set(file_path), self.by_file_path()
+        for name in names:
+            if name not in frames:
+                raise ValueError(f"no frame {name!r} among the {len(self.frames)} decisions")
+            if kept and frames[name].reason in UNUSABLE:
+                raise ValueError(f"{name} cannot be kept: {frames[name].reason}")
+        said = (_person_says(frame, kept) if frame.file_path in names else frame for frame in self.frames)
+        return replace(self, frames=tuple(said))
 
     def carrying_over(self, previous: "Decisions") -> "Decisions":
         """Return a copy in which a person's decisions are those of ``previous``: taken there, or taken back there.

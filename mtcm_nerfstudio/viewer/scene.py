@@ -57,6 +57,7 @@ class Scene:
         self._api, self._shown, self._pictures, self._on_pick = server.scene, shown, pictures, on_pick
         self._drawn: dict[str, tuple[Any, list[Any]]] = {}
         self._poses = self._pickable = shown.claimed()
+        self._pointing = False
         self._points = None
         if shown.points is not None and len(shown.points):
             self._points = self._api.add_point_cloud(
@@ -141,16 +142,21 @@ class Scene:
         if found is not None:
             self._on_pick(found)
 
-    def point_out(self, how: Literal["place", "box"], on_marked: Callable[..., None]) -> None:
+    def point_out(self, how: Literal["place", "box"] | None, on_marked: Callable[..., None]) -> None:
         """Let the next click mark the frames that see a place, or the next rectangle those that stand in it.
 
         Args:
-            how: which of the two.
+            how: which of the two; None: neither, after all.
             on_marked: called with the frames' indices, the place (None for a rectangle) and the reason in words.
         """
 
+        def end() -> None:
+            if self._pointing:
+                self._api.remove_pointer_callback()
+            self._pointing = False
+
         def clicked(event: Any) -> None:
-            self._api.remove_pointer_callback()
+            end()
             camera, (place, *_) = event.client.camera, event.screen_pos
             direction = ray_through(np.array(camera.wxyz), camera.fov, camera.aspect, (place[0], place[1]))
             points = self._shown.points
@@ -162,7 +168,7 @@ class Scene:
             on_marked(seen, (float(point[0]), float(point[1]), float(point[2])), "this place is in the picture")
 
         def boxed(event: Any) -> None:
-            self._api.remove_pointer_callback()
+            end()
             camera, corners = event.client.camera, np.array(event.screen_pos)
             where = on_screen(
                 self._pickable[:, :3, 3], np.array(camera.wxyz), np.array(camera.position), camera.fov, camera.aspect
@@ -171,7 +177,12 @@ class Scene:
                 inside = ((where >= corners.min(axis=0)) & (where <= corners.max(axis=0))).all(axis=1)
             on_marked(np.flatnonzero(inside).tolist(), None, "in the rectangle")
 
-        self._api.on_pointer_event("click" if how == "place" else "rect-select")(clicked if how == "place" else boxed)
+        end()
+        if how is not None:
+            self._api.on_pointer_event("click" if how == "place" else "rect-select")(
+                clicked if how == "place" else boxed
+            )
+            self._pointing = True
 
     def _suggestions(self, state: State, look: Look) -> dict[str, tuple[Any, Callable[[str], list[Any]]]]:
         poses = self._shown.suggested(state.decisions)

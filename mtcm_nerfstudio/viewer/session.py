@@ -188,11 +188,9 @@ class Session:
         """Write a decision about frames; False, with a message, where that cannot be."""
         if not self._take_up():
             return False
-        decisions, before = self._decisions, tuple(self._decisions.frames[i] for i in some)
+        before = tuple(self._decisions.frames[i] for i in some)
         try:
-            for frame in before:
-                decisions = decisions.decided_by_person(frame.file_path, kept)
-            self._write(decisions)
+            self._write(self._decisions.decided_by_person([frame.file_path for frame in before], kept))
         except (ValueError, OSError) as error:
             self._message = f"Nothing is decided: {error}."
             return False

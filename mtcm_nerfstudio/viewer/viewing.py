@@ -79,11 +79,13 @@ class Viewing:
                 # A little behind the camera, so that its picture is before the eye.
                 page.camera.position = pose[:3, 3] + size * pose[:3, 2]
 
-    def point_out(self, how: Literal["place", "box"]) -> None:
-        """Let the next click or rectangle in the scene mark frames."""
+    def point_out(self, how: Literal["place", "box"] | None) -> None:
+        """Let the next click or rectangle in the scene mark frames; None: mark none."""
         self._scene.point_out(how, self._session.mark)
+        self._session.mark(())
         said = {"place": "Click a point of the scene: who sees it?", "box": "Drag a rectangle over cameras."}
-        self._session.say(said[how])
+        if how is not None:
+            self._session.say(said[how])
 
     def stop(self) -> None:
         """Draw no more."""

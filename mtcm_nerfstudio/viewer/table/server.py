@@ -37,6 +37,8 @@ _QUIET_SECONDS = 15.0
 """After so long without news a page is told that the server is still there."""
 _TYPES = {"css": "text/css", "js": "text/javascript"}
 
+PointOut = Callable[[Literal["place", "box"] | None], None]
+
 
 class TableServer:
     """Serves the page until it is stopped."""
@@ -61,7 +63,7 @@ class TableServer:
         self.secret, self.opening = secrets.token_urlsafe(16), secrets.token_urlsafe(6)
         self.scene_port: int | None = None
         self.go_there: Callable[[], None] = lambda: None
-        self.point_out: Callable[[Literal["place", "box"]], None] = lambda how: None
+        self.point_out: PointOut = lambda how: None
         self.stopped = threading.Event()
         self._server = _bound(host, port, type("Handler", (_Handler,), {"table": self}))
         self._thread = threading.Thread(target=self._server.serve_forever, name="mtcm table", daemon=True)
@@ -81,15 +83,13 @@ class TableServer:
         """Where the page is."""
         return f"http://{self.shown_host}:{self.port}"
 
-    def start(
-        self, scene_port: int, go_there: Callable[[], None], point_out: Callable[[Literal["place", "box"]], None]
-    ) -> None:
+    def start(self, scene_port: int, go_there: Callable[[], None], point_out: PointOut) -> None:
         """Begin to answer.
 
         Args:
             scene_port: of the viser server with the scene.
             go_there: flies the scene's pages to the frame looked at.
-            point_out: lets the next click or rectangle in the scene mark frames.
+            point_out: lets the next click or rectangle in the scene mark frames, or ends that (None).
         """
         self.scene_port, self.go_there, self.point_out = scene_port, go_there, point_out
         self._thread.start()
@@ -124,7 +124,7 @@ class TableServer:
             "drop": lambda: session.decide(False, index),
             "keep marked": lambda: session.decide_marked(True),
             "drop marked": lambda: session.decide_marked(False),
-            "unmark": lambda: session.mark(()),
+            "unmark": lambda: self.point_out(None),
             "place": lambda: self.point_out("place"),
             "box": lambda: self.point_out("box"),
             "undo": session.undo,
