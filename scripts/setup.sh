@@ -129,7 +129,8 @@ install_packages() {
 
 # nerfstudio calls a program named ffmpeg; where the machine has none, the one inside imageio-ffmpeg serves.
 provide_ffmpeg() {
-  command -v ffmpeg >/dev/null && return
+  # One in another environment that happens to be active is not there the next time.
+  (PATH=${PATH//"${VIRTUAL_ENV:-/none}/bin:"/}; command -v ffmpeg >/dev/null) && return
   local binary
   if binary=$("$MTCM_VENV/bin/python" -c 'import imageio_ffmpeg; print(imageio_ffmpeg.get_ffmpeg_exe())' 2>/dev/null)
   then
