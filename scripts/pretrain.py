@@ -24,6 +24,7 @@ import tyro
 from detection.natural import read_natural_faults
 from held_out import CLEAN, Measured, auroc_by_kind, false_alarms, joined, load_measured, measure, save_measured
 from rendered_scenes import render_many
+from threadpoolctl import threadpool_limits
 
 from mtcm_nerfstudio.capture.capture import Capture
 from mtcm_nerfstudio.capture.images import UnreadableImageError, read_rgb
@@ -106,7 +107,9 @@ class Pretrain:
 
 def main(settings: Pretrain) -> None:
     """Train one checkpoint."""
-    torch.set_num_threads(1)  # the batches are small, and threads that wait for each other cost more than they give
+    # The matrices are small, and threads that wait for each other cost more than they give.
+    torch.set_num_threads(1)
+    threadpool_limits(1)
     cache = Cache()
     captures = [*real_captures(settings.real, cache), *rendered_captures(settings, cache)]
     if settings.prepare_only:
