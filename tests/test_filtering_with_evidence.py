@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from textured_corner import FOCAL, HEIGHT, WIDTH, write_photos
+from threadpoolctl import threadpool_limits
 
 from mtcm_nerfstudio.capture.faults import spread, turned_and_shifted
 from mtcm_nerfstudio.capture.poses import rotation_angle_degrees
 from mtcm_nerfstudio.deciding import current_decisions, summary
 from mtcm_nerfstudio.filtering import FilterSettings
 
+SAMPLE = Path(__file__).parents[1] / "data" / "sample"
 COUNT = 14
 WRONG = 6
 
@@ -45,6 +47,16 @@ def test_a_wrong_pose_is_found_and_put_right(tmp_path):
     named = f"  repaired images/{WRONG:02d}.png: pose"
     assert "repaired 1" in lines[0] and any(line.startswith(named) for line in lines)
     assert not any("more frames look inconsistent" in line for line in lines)
+
+
+def test_the_file_does_not_depend_on_the_number_of_threads(tmp_path):
+    written = []
+    for threads in (1, 2):
+        folder = tmp_path / f"{threads} threads"
+        with threadpool_limits(threads):
+            assert current_decisions(SAMPLE, output_dir=folder, progress=False).decisions.repaired
+        written.append((folder / "filtered_views.json").read_bytes())
+    assert written[0] == written[1]
 
 
 def test_without_repair_it_is_dropped(tmp_path):

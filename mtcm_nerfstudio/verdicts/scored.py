@@ -18,6 +18,9 @@ from mtcm_nerfstudio.verdicts.repair import repair_poses
 from mtcm_nerfstudio.verdicts.rules import RuledOut
 from mtcm_nerfstudio.verdicts.score import MODEL_REASONS, Scores, score_frames
 
+_DECIMALS = 10
+"""Of a repaired pose, in the world's unit."""
+
 
 @dataclass(frozen=True, eq=False)
 class Scored:
@@ -136,4 +139,5 @@ def _in_own_frame(raw: RawFeatures) -> Float[np.ndarray, "frame 4 4"]:
 
 
 def _matrix(pose: Float[np.ndarray, "4 4"]) -> Matrix:
-    return tuple(tuple(float(value) for value in row) for row in pose)
+    """Round to ten decimals: the last bits depend on how many threads added up, and the same input gives one file."""
+    return tuple(tuple(float(value) for value in row) for row in pose.round(_DECIMALS))
