@@ -1,4 +1,4 @@
-"""nerfacto and splatfacto that can do without LPIPS, for machines that cannot fetch its weights."""
+"""nerfacto and splatfacto for machines that cannot fetch the weights of LPIPS, and that have no GPU."""
 
 import socket
 from collections.abc import Iterator
@@ -13,6 +13,8 @@ from nerfstudio.models.splatfacto import SplatfactoModel, SplatfactoModelConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor, nn
 
+from mtcm_nerfstudio.nerf.hash_grid import quicken
+
 _PATIENCE_SECONDS = 5.0
 """How long to wait for an answer from where torchvision keeps its weights."""
 
@@ -21,9 +23,13 @@ class LpipsIfThere:
     """One of nerfstudio's models; without the weights that LPIPS needs it trains all the same, and says so."""
 
     def populate_modules(self) -> None:
-        """Build the model, and in place of an LPIPS whose weights are not to be had something that knows nothing."""
+        """Build the model, and in place of an LPIPS whose weights are not to be had something that knows nothing.
+
+        Hash grids that run in torch run the quick way.
+        """
         with _lpips_or_none():
             super().populate_modules()  # type: ignore[misc]  (nerfstudio's model, beside which this stands)
+        quicken(self)  # type: ignore[arg-type]
 
     def get_image_metrics_and_images(
         self, outputs: dict[str, Tensor], batch: dict[str, Tensor]

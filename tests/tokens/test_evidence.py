@@ -14,8 +14,9 @@ from tiny_capture import orbit
 from mtcm_nerfstudio.capture.capture import Frame, Intrinsics
 from mtcm_nerfstudio.capture.faults import turned_and_shifted
 from mtcm_nerfstudio.tokens.cache import Cache
+from mtcm_nerfstudio.tokens.embedders import EMBEDDING_DIM
 from mtcm_nerfstudio.tokens.evidence import collect
-from mtcm_nerfstudio.tokens.evidence.assess import FRAME_NUMBERS, PAIR_NUMBERS, Evidence, assess
+from mtcm_nerfstudio.tokens.evidence.assess import FRAME_NUMBERS, PAIR_NUMBERS, Evidence, assess, unlikeness
 from mtcm_nerfstudio.tokens.evidence.features import extract_features, unpacked
 from mtcm_nerfstudio.tokens.evidence.geometry import (
     opencv_from_opengl,
@@ -41,7 +42,12 @@ def walk(tmp_path_factory):
 
 
 def weigh(bank, c2w: np.ndarray) -> Evidence:
-    return assess(bank, c2w, np.ones(len(c2w), dtype=bool))
+    looks = np.nan_to_num(bank.overall) @ embeddings_of(bank.overall.shape[1])  # each picture's own, in any order
+    return assess(bank, c2w, looks, np.ones(len(c2w), dtype=bool))
+
+
+def embeddings_of(count: int) -> np.ndarray:
+    return np.random.default_rng(5).normal(size=(count, EMBEDDING_DIM))
 
 
 def with_pose(frames: list[Frame], i: int, degrees: float, shift: float = 0.0) -> np.ndarray:
@@ -176,7 +182,7 @@ def test_frames_without_image_pose_or_lens_say_nothing_and_break_nothing(walk, t
     changed[7] = replace(frames[7], intrinsics=None)
     readable = np.arange(COUNT) != 1
     found = collect.match_capture(changed, poses_of(changed), readable, cache, lambda items, *_: items)
-    evidence = assess(found.bank, poses_of(changed), readable)
+    evidence = assess(found.bank, poses_of(changed), embeddings_of(COUNT), readable)
     assert not evidence.frames[1].any() and np.isfinite(evidence.frames).all()
     assert evidence.number("verified share")[4] > 0.5, "its picture still matches"
     assert evidence.number("obeys")[4] == 0 and evidence.number("obeys")[7] == 0
@@ -304,3 +310,25 @@ def test_partners_are_near_in_time_in_pose_or_alike():
     pairs = {tuple(pair) for pair in choose_partners(alike, pose_distances(c2w), readable).tolist()}
     assert {(0, 15), (2, 4), (0, 29), (0, 28)} <= pairs
     assert not any(3 in pair for pair in pairs) and all(i < j for i, j in pairs)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.4])
+def test_photos_of_another_place_stand_apart_from_half_of_the_capture_however_many_they_are(share):
+    rng = np.random.default_rng(7)
+    place, elsewhere = rng.normal(size=(2, EMBEDDING_DIM))
+    foreign = np.arange(40) < round(40 * share)
+    about = np.where(foreign[:, None], elsewhere, place)
+    looks = unlikeness(about + 0.3 * rng.normal(size=about.shape))[:, 0]
+    assert looks[foreign].min() > 1.0 > 0.2 > np.abs(looks[~foreign]).max()
+
+
+def test_unlikeness_knows_no_order_and_passes_over_frames_without_an_embedding():
+    embeddings = embeddings_of(12)
+    embeddings[4] = np.nan
+    looks = unlikeness(embeddings)
+    assert not looks[4].any() and np.isfinite(looks).all() and np.abs(looks).max() > 0
+    turned = np.random.default_rng(1).permutation(12)
+    np.testing.assert_allclose(unlikeness(embeddings[turned]), looks[turned], atol=1e-12)
+    assert not unlikeness(embeddings[:2]).any(), "two frames cannot tell which of them is odd"
+    same = unlikeness(np.ones((5, EMBEDDING_DIM)))
+    assert not same.any(), "the same image again and again"

@@ -79,7 +79,7 @@ def read_training_frames(
         c2w = assemble_tokens(raw).capture_frame.to_capture(raw.c2w.astype(np.float64))
         everyone = np.ones(len(raw), dtype=bool)
         matched = match_capture(frames, c2w, everyone, cache, progress_bars())
-        evidence = assess(matched.bank, c2w, everyone)
+        evidence = assess(matched.bank, c2w, raw.embeddings, everyone)
     return _in_windows(raw, evidence, in_time, card.window)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy.spatial.distance import cdist
 
 from mtcm_nerfstudio.tokens.evidence.bank import MatchBank
 from mtcm_nerfstudio.tokens.evidence.features import GRID, OVERALL
@@ -57,7 +58,8 @@ _COVER = (
     "odd above",
     "block above",
 )
-_BASE = (*_LINKS, *_GEOMETRY, *_TONE, *_COVER, *(f"{name} above" for name in OVERALL), *OVERALL)
+_LOOKS = ("unlike half", "unlike its likes", "unlike all")
+_BASE = (*_LINKS, *_GEOMETRY, *_TONE, *_COVER, *_LOOKS, *(f"{name} above" for name in OVERALL), *OVERALL)
 FRAME_NUMBERS: tuple[str, ...] = (*_BASE, *(f"{name} in this capture" for name in _BASE))
 """What ``Evidence.frames`` holds: numbers, then the same as robust deviations from the capture's median."""
 PAIR_NUMBERS: tuple[str, ...] = (
@@ -79,6 +81,10 @@ _HALF_A_SIDE = 0.2
 _ODD = 0.25
 """Difference of a cell's colour (a logarithm) at which it is half odd."""
 _BLOCK = 3
+_LIKES = 8
+"""Frames with which each is compared by appearance."""
+_SAME_IMAGE = 0.1
+"""Added to distances of embeddings (of length √384): the same image twice is no sign of anything."""
 _LARGEST = 5.0
 
 
@@ -105,19 +111,26 @@ class Evidence:
         return self.frames[:, FRAME_NUMBERS.index(name)]
 
 
-def assess(bank: MatchBank, c2w: Float[np.ndarray, "frame 4 4"], readable: Bool[np.ndarray, " frame"]) -> Evidence:
+def assess(
+    bank: MatchBank,
+    c2w: Float[np.ndarray, "frame 4 4"],
+    embeddings: Float[np.ndarray, "frame 384"],
+    readable: Bool[np.ndarray, " frame"],
+) -> Evidence:
     """Weigh the evidence for a capture as it claims to be.
 
     Args:
         bank: what pairs have in common; pairs that it never compared are left out.
         c2w: OpenGL camera-to-world matrices in the capture's own frame of reference and unit; NaN rows without a pose.
+        embeddings: of the images; NaN rows where there is none.
         readable: frames that have an image and take part.
     """
     known = np.where(readable[:, None, None], c2w, np.nan)
     pairs = choose_partners(bank.likeness, pose_distances(known), readable)
     rows = bank.row[pairs[:, 0], pairs[:, 1]]
     pairs, rows = pairs[rows >= 0], rows[rows >= 0]
-    return _Assessment(bank, known, pairs, rows).evidence(readable)
+    looks = unlikeness(np.where(readable[:, None], embeddings, np.nan))
+    return _Assessment(bank, known, pairs, rows).evidence(looks, readable)
 
 
 class _Assessment:
@@ -160,10 +173,11 @@ class _Assessment:
         self.sharper, self.brighter = bank.sharper[rows], bank.brighter[rows]
         self.overall = np.nan_to_num(bank.overall)
 
-    def evidence(self, readable: Bool[np.ndarray, " frame"]) -> Evidence:
-        base = np.column_stack(
-            [*self._links(), *self._geometry(), *self._tone(), *self._cover(), *self._overall(), *self.overall.T]
-        )
+    def evidence(
+        self, looks: Float[np.ndarray, "frame looks"], readable: Bool[np.ndarray, " frame"]
+    ) -> Evidence:
+        numbers = [*self._links(), *self._geometry(), *self._tone(), *self._cover(), *looks.T]
+        base = np.column_stack([*numbers, *self._overall(), *self.overall.T])
         within = np.column_stack([_deviation(column, readable) for column in base.T])
         frames = np.clip(np.column_stack([base, within]), -_LARGEST, _LARGEST)
         return Evidence(np.where(readable[:, None], frames, 0.0), self.pairs, self._of_pairs())
@@ -295,6 +309,27 @@ class _Assessment:
             self.side[self.pairs] * self.graph.of_partner(self.side),
         ]
         return np.clip(np.stack(numbers, axis=-1), -_LARGEST, _LARGEST)
+
+
+def unlikeness(embeddings: Float[np.ndarray, "frame 384"]) -> Float[np.ndarray, "frame looks"]:
+    """Return how far each frame's embedding is from those of the capture, as logarithms over what is usual there.
+
+    Three distances: to the frame that stands in the middle of all others, nearest first; to the eight most alike, on
+    the mean; to the most alike. Photos of another place look like each other, however many there are, but not like
+    half of the capture. Zero where a frame has no embedding.
+    """
+    looks = np.zeros((len(embeddings), len(_LOOKS)))
+    there = np.isfinite(embeddings).all(axis=1)
+    count = int(there.sum())
+    if count < 3:
+        return looks
+    apart = cdist(embeddings[there], embeddings[there])
+    np.fill_diagonal(apart, np.inf)
+    apart.sort(axis=1)
+    likes = min(_LIKES, count - 1)
+    sizes = np.column_stack([apart[:, (count - 1) // 2], apart[:, :likes].mean(axis=1), apart[:, 0]]) + _SAME_IMAGE
+    looks[there] = np.log(sizes / np.median(sizes, axis=0))
+    return looks
 
 
 def _both(values: np.ndarray) -> np.ndarray:
