@@ -17,6 +17,7 @@ from mtcm_nerfstudio.consistency.checkpoint import CheckpointCard, load_checkpoi
 from mtcm_nerfstudio.decisions import UNUSABLE, Decisions, FrameDecision, Matrix
 from mtcm_nerfstudio.tokens.cache import Cache
 from mtcm_nerfstudio.tokens.embedders.base import EmbedderName
+from mtcm_nerfstudio.tokens.faces import face_rays
 from mtcm_nerfstudio.tokens.tokenise import tokens_of
 from mtcm_nerfstudio.tokens.tokens import RawFeatures, assemble_tokens
 from mtcm_nerfstudio.tokens.words import words_of
@@ -64,7 +65,8 @@ class FilterSettings:
     keep_labels: tuple[str, ...] = ()
     """Keep only frames whose label holds one of these words or phrases, for instance front "looking down"."""
     front: str | None = None
-    """File name of the image that shows the subject's front. Default: the middle of where the cameras stand."""
+    """File name of the image that shows the subject's front. Default: the one that looks into its face; where there is
+    no face, the middle of where the cameras stand."""
     words: tuple[str, ...] = ()
     """Phrases, for instance "a face from the front" "the back of a head": say of each frame which of them its picture
     goes with best. Needs the extra clip."""
@@ -143,6 +145,7 @@ def filter_capture(
         Wishes(settings.max_frames, settings.coverage, settings.keep_labels, settings.front, settings.suggest),
         scene_points(capture) if settings.suggest else None,
         lambda some: imagined_poses(model, raw.subset(some), card.window),
+        lambda some: face_rays([capture.frames[i] for i in some], cache),
     )
     words = words_of(capture.frames, settings.words, cache, progress) if settings.words else (None,) * len(raw)
     decisions = Decisions(

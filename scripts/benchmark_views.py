@@ -71,6 +71,8 @@ class Benchmark:
     """Draws for each capture."""
     budgets: tuple[int, ...] = (10, 20, 40)
     """Numbers of views."""
+    ways: tuple[str, ...] = ()
+    """Ways of choosing views to try. Default: all."""
     share: float = 0.2
     """Of the views that is taken away, in (0, 1)."""
     checkpoint: str | None = None
@@ -149,7 +151,8 @@ def measure_budgets(benchmark: Benchmark) -> tuple[list[str], list[dict[str, Any
     jobs = []
     for name in benchmark.captures:
         capture = _usable(read_capture(benchmark.folder / name))
-        ways = choosers(checkpoint_of(benchmark.checkpoint, name))
+        known = choosers(checkpoint_of(benchmark.checkpoint, name))
+        ways = {way: known[way] for way in benchmark.ways or known}
         for seed in range(benchmark.seeds):
             case = make_case(capture, capture, ("pose_1",), 0.0, seed, benchmark.work)
             train = np.array([i for i, path in enumerate(case.file_paths) if path not in case.evaluation])

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from mtcm_nerfstudio.decisions import SuggestedView
+from mtcm_nerfstudio.views.front import Faces, front_by_face
 from mtcm_nerfstudio.views.labels import labels
 from mtcm_nerfstudio.views.select import best_of_duplicates, select, view_points, view_quality
 from mtcm_nerfstudio.views.suggesting.suggest import suggest
@@ -57,6 +58,7 @@ def arrange(
     wishes: Wishes,
     points: Float[np.ndarray, "p 3"] | None = None,
     imagine: Callable[[Bool[np.ndarray, " n"]], Float[np.ndarray, "m 4 4"]] | None = None,
+    faces: Faces | None = None,
 ) -> Arranged:
     """Label every frame, thin out the consistent ones as far as is wished, and suggest what is missing.
 
@@ -65,12 +67,15 @@ def arrange(
         wishes: what is wanted.
         points: of the scene.
         imagine: returns poses that the transformer imagines between given frames.
+        faces: finds faces, which tell the front where the user does not.
 
     Raises:
         ValueError: the frame that is to be the front is not there or has no pose, or no frame has a wanted label.
     """
     posed = np.isfinite(known.c2w).all(axis=(1, 2))
     front = _front(known.names, posed, wishes.front)
+    if front is None and faces is not None:
+        front = front_by_face(known.c2w, known.kept & posed, faces)
     words = labels(known.c2w, front)
     unwanted = known.kept & ~known.fixed & ~_labelled(words, wishes.keep_labels)
     if wishes.keep_labels and not (known.kept & ~unwanted).any():

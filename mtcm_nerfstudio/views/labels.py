@@ -4,8 +4,9 @@ Definitions. Cameras stand about a subject where most of them look at one point 
 far-away poses have no say in where that is. Then, with angles in degrees:
 
 - azimuth: of the camera's place about the subject, across the vertical, 0 at the front, positive to the right of
-  somebody who stands at the front and looks at the subject. The front is the frame that the user gives, else the
-  middle of where the cameras stand, or, where they stand all around, the first frame.
+  somebody who stands at the front and looks at the subject. The front is the frame that the user gives, else the one
+  that looks into the subject's face (``front``), else the middle of where the cameras stand, or, where they stand all
+  around, the first frame.
   |azimuth| ≤ 22.5 "front", ≤ 67.5 "three-quarter left/right", ≤ 112.5 "left/right side",
   ≤ 157.5 "three-quarter back left/right", else "back".
 - elevation: of the camera's place above the subject's level. Above 65 "from above" and below −65 "from below" stand

@@ -173,9 +173,7 @@ class _Assessment:
         self.sharper, self.brighter = bank.sharper[rows], bank.brighter[rows]
         self.overall = np.nan_to_num(bank.overall)
 
-    def evidence(
-        self, looks: Float[np.ndarray, "frame looks"], readable: Bool[np.ndarray, " frame"]
-    ) -> Evidence:
+    def evidence(self, looks: Float[np.ndarray, "frame looks"], readable: Bool[np.ndarray, " frame"]) -> Evidence:
         numbers = [*self._links(), *self._geometry(), *self._tone(), *self._cover(), *looks.T]
         base = np.column_stack([*numbers, *self._overall(), *self.overall.T])
         within = np.column_stack([_deviation(column, readable) for column in base.T])

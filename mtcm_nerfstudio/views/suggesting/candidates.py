@@ -15,7 +15,7 @@ from mtcm_nerfstudio.views.look_at import Subject, angle_between, find_subject, 
 
 Poses = Float[np.ndarray, "n 4 4"]
 
-_JUMP = 1.7
+JUMP = 1.7
 """Steps this many times the usual one leave room for a view between."""
 _HALF_TURN = 150.0
 """Degrees past which the short way round is no better guess than the long one."""
@@ -80,7 +80,7 @@ def along_the_path(views: Views, most: int) -> Poses:
     step = np.linalg.norm(np.diff(points, axis=0), axis=1)
     usual = float(np.median(step))
     found = []
-    for i in np.flatnonzero(step > _JUMP * max(usual, 1e-9)).tolist():
+    for i in np.flatnonzero(step > JUMP * max(usual, 1e-9)).tolist():
         turn = Rotation.from_matrix(views.c2w[i, :3, :3]).inv() * Rotation.from_matrix(views.c2w[i + 1, :3, :3])
         if np.degrees(turn.magnitude()) < _HALF_TURN:
             count = min(round(float(step[i]) / max(usual, 1e-9)) - 1, most)

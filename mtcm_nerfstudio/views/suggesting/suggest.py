@@ -14,10 +14,11 @@ from mtcm_nerfstudio.views.suggesting.candidates import (
     beside_the_path,
     distances,
 )
+from mtcm_nerfstudio.views.suggesting.turning import carried_on
 
 _FEWEST = 4
 """Views from which a layout can be told."""
-_SHARES_OF_SPACE = (0.3, 1.0, 30.0)
+_SHARES_OF_SPACE = (0.1, 0.3, 1.0, 30.0)
 """How much places about the subject count beside those along the path; which one, the capture itself tells."""
 _HIDDEN, _TRIALS = 0.2, 4
 _SAME = 0.26
@@ -88,24 +89,25 @@ class _Places:
 
     c2w: Poses
     on_path: Float[np.ndarray, " n"]
-    """Weight among those along the path; zero for the others. What the transformer imagines has no weight at all: it
-    is taken where it covers the others best."""
+    """Weight among those along the path, or around with it; zero for the others. What the transformer imagines has no
+    weight at all: it is taken where it covers the others best."""
     in_space: Float[np.ndarray, " n"]
     """Weight among those about the subject, or beside the path; zero for the others."""
 
     @staticmethod
     def of(views: Views, most: int, imagined: Float[np.ndarray, "m 4 4"] | None = None) -> "_Places":
-        path = along_the_path(views, most)
+        path, turning = along_the_path(views, most), carried_on(views, most)
         others = np.zeros((0, 4, 4)) if imagined is None else imagined
         if views.subject is None:
             space = beside_the_path(views)
             usual = np.full(len(space), 1.0 / max(len(space), 1))
         else:
             space, usual = about_the_subject(views, views.subject)
+        on_path = np.concatenate([np.ones(len(path)), turning[1]])
         return _Places(
-            np.concatenate([path, space, others]),
-            np.concatenate([np.full(len(path), 1.0 / max(len(path), 1)), np.zeros(len(space) + len(others))]),
-            np.concatenate([np.zeros(len(path)), usual, np.zeros(len(others))]),
+            np.concatenate([path, turning[0], space, others]),
+            np.concatenate([on_path / max(on_path.sum(), 1.0), np.zeros(len(space) + len(others))]),
+            np.concatenate([np.zeros(len(on_path)), usual, np.zeros(len(others))]),
         )
 
     def only(self, some: Bool[np.ndarray, " n"]) -> "_Places":
@@ -145,7 +147,7 @@ def _share_that_finds_hidden_views(views: Views) -> float:
     points = views.coordinates(views.c2w)
     count = max(1, round(_HIDDEN * len(points)))
     if len(points) - count < _FEWEST:
-        return _SHARES_OF_SPACE[1]
+        return _SHARES_OF_SPACE[2]
     found = np.zeros(len(_SHARES_OF_SPACE))
     for middle in np.linspace(0, len(points) - 1, _TRIALS + 2)[1:-1].round().astype(int).tolist():
         hidden = np.argsort(np.linalg.norm(points - points[middle], axis=1), kind="stable")[:count]

@@ -1,0 +1,71 @@
+"""Where pictures show a face from the front, by the cascade that comes with OpenCV (Lienhart and Maydt, 2002)."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+from mtcm_nerfstudio.capture.capture import Frame
+from mtcm_nerfstudio.capture.images import UnreadableImageError, read_rgb
+from mtcm_nerfstudio.tokens.cache import Cache
+from mtcm_nerfstudio.tokens.evidence.features import LONGER_SIDE
+from mtcm_nerfstudio.tokens.evidence.rays import rays_of
+
+_KIND = f"face:1:{cv2.__version__}"
+_CASCADE = "haarcascade_frontalface_alt2.xml"
+_SIDE = 240
+_SMALLEST = 20
+"""Pixels of 240 that a face is wide at least."""
+_STEP, _AGREEING = 1.15, 5
+"""Step of the sizes that are tried, and overlapping finds that make a face."""
+
+
+def face_rays(frames: Sequence[Frame], cache: Cache) -> Float[np.ndarray, "frame 2"]:
+    """Return x/z and y/z (OpenCV axes) of the direction in which each frame shows its largest frontal face.
+
+    NaN where there is none, where the image cannot be read, and where the lens is not known.
+    """
+    there = {i: cache.content_digest(frame.image_path) for i, frame in enumerate(frames) if frame.image_path.is_file()}
+    places = {i: known for i, digest in there.items() if (known := cache.get(_KIND, digest)) is not None}
+    unknown = [i for i in there if i not in places]
+    if unknown and not _can_look():
+        return np.full((len(frames), 2), np.nan)
+    with ThreadPoolExecutor() as pool:
+        fresh = dict(zip(unknown, pool.map(lambda i: _face(frames[i].image_path), unknown), strict=True))
+    cache.put_many(_KIND, {there[i]: place for i, place in fresh.items()})
+    out = np.full((len(frames), 2), np.nan)
+    for i, place in {**places, **fresh}.items():
+        rays = rays_of(place[None], frames[i].intrinsics) if np.isfinite(place).all() else None
+        if rays is not None:
+            out[i] = rays[0]
+    return out
+
+
+def _can_look() -> bool:
+    """Tell whether this OpenCV has cascades; they are to leave its main modules."""
+    return hasattr(cv2, "CascadeClassifier") and (Path(cv2.data.haarcascades) / _CASCADE).is_file()
+
+
+def _face(path: Path) -> Float[np.ndarray, "2"]:
+    """Return the middle of the largest face, in pixels at a longer side of 1000; NaN where there is none."""
+    try:
+        image = read_rgb(path).convert("L")
+    except (UnreadableImageError, FileNotFoundError):
+        return np.full(2, np.nan)
+    image.thumbnail((_SIDE, _SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    found = largest_face(np.asarray(image))
+    return found * (LONGER_SIDE / max(image.size))
+
+
+def largest_face(grey: UInt8[np.ndarray, "height width"]) -> Float[np.ndarray, "2"]:
+    """Return the middle of the largest frontal face in pixels (x, y), NaN where there is none."""
+    cascade = cv2.CascadeClassifier(str(Path(cv2.data.haarcascades) / _CASCADE))  # not to be shared between threads
+    boxes = np.array(cascade.detectMultiScale(grey, _STEP, _AGREEING, minSize=(_SMALLEST, _SMALLEST))).reshape(-1, 4)
+    if not len(boxes):
+        return np.full(2, np.nan)
+    x, y, width, height = boxes[boxes[:, 2].argmax()]
+    return np.array([x + 0.5 * width, y + 0.5 * height])
