@@ -122,6 +122,9 @@ class Decisions:
     """Frames whose inconsistency is at or above this were dropped by the model."""
     frames: tuple[FrameDecision, ...]
     suggested: tuple[SuggestedView, ...] = ()
+    front: str | None = None
+    """``file_path`` of the frame that sees the subject's front, by the user's word or by its face; None: the middle of
+    where the cameras stand."""
 
     @property
     def kept(self) -> tuple[FrameDecision, ...]:
@@ -214,6 +217,7 @@ def from_json(text: str) -> Decisions:
             threshold=record["threshold"],
             frames=tuple(_frame_from(entry) for entry in record["frames"]),
             suggested=tuple(_suggestion_from(entry) for entry in record["suggested"]),
+            front=record.get("front"),
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"not a decisions file: {type(error).__name__} {error}") from error

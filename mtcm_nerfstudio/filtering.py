@@ -156,6 +156,7 @@ def filter_capture(
         threshold=threshold,
         frames=_frame_decisions(raw.file_paths, verdicts, {**given, **repaired}, arranged, words),
         suggested=arranged.suggested,
+        front=arranged.front,
     )
     return Filtered(decisions, scored.scores.states)
 

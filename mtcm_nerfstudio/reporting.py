@@ -73,7 +73,9 @@ def _scatters(result: FilterResult) -> tuple[Scatter, ...]:
     names = (*(frame.file_path for frame in frames), *(f"suggested: {view.label}" for view in suggested))
     verdicts = (*(frame.verdict for frame in frames), *("suggested" for _ in suggested))
     links = (*(anchor(frame.file_path) for frame in frames), *(None for _ in suggested))
-    angles, above = view_angles(c2w, real=real), seen_from_above(c2w, real)
+    sees_front = [i for i, frame in enumerate(frames) if frame.file_path == result.decisions.front and real[i]]
+    front = sees_front[0] if sees_front else None
+    angles, above = view_angles(c2w, front, real), seen_from_above(c2w, real, front)
     unit = max(float(np.median(np.linalg.norm(above[real], axis=1))), 1e-9)
     about = angles.elevation is not None
     sphere = Scatter(

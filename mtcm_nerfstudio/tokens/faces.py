@@ -32,7 +32,7 @@ def face_rays(frames: Sequence[Frame], cache: Cache) -> Float[np.ndarray, "frame
     there = {i: cache.content_digest(frame.image_path) for i, frame in enumerate(frames) if frame.image_path.is_file()}
     places = {i: known for i, digest in there.items() if (known := cache.get(_KIND, digest)) is not None}
     unknown = [i for i in there if i not in places]
-    if unknown and not _can_look():
+    if unknown and _cascade() is None:
         return np.full((len(frames), 2), np.nan)
     with ThreadPoolExecutor() as pool:
         fresh = dict(zip(unknown, pool.map(lambda i: _face(frames[i].image_path), unknown), strict=True))
@@ -45,9 +45,14 @@ def face_rays(frames: Sequence[Frame], cache: Cache) -> Float[np.ndarray, "frame
     return out
 
 
-def _can_look() -> bool:
-    """Tell whether this OpenCV has cascades; they are to leave its main modules."""
-    return hasattr(cv2, "CascadeClassifier") and (Path(cv2.data.haarcascades) / _CASCADE).is_file()
+def _cascade() -> Path | None:
+    """Return the file that tells what a face is, or None where this OpenCV has none: not every build does."""
+    try:
+        from cv2.data import haarcascades
+    except ImportError:
+        return None
+    file = Path(haarcascades) / _CASCADE
+    return file if hasattr(cv2, "CascadeClassifier") and file.is_file() else None
 
 
 def _face(path: Path) -> Float[np.ndarray, "2"]:
@@ -63,7 +68,7 @@ def _face(path: Path) -> Float[np.ndarray, "2"]:
 
 def largest_face(grey: UInt8[np.ndarray, "height width"]) -> Float[np.ndarray, "2"]:
     """Return the middle of the largest frontal face in pixels (x, y), NaN where there is none."""
-    cascade = cv2.CascadeClassifier(str(Path(cv2.data.haarcascades) / _CASCADE))  # not to be shared between threads
+    cascade = cv2.CascadeClassifier(str(_cascade()))  # not to be shared between threads
     boxes = np.array(cascade.detectMultiScale(grey, _STEP, _AGREEING, minSize=(_SMALLEST, _SMALLEST))).reshape(-1, 4)
     if not len(boxes):
         return np.full(2, np.nan)

@@ -51,6 +51,8 @@ class Arranged:
     redundant: Bool[np.ndarray, " n"]
     """Consistent frames that others stand for."""
     suggested: tuple[SuggestedView, ...]
+    front: str | None
+    """Name of the frame that sees the front; None where nothing tells."""
 
 
 def arrange(
@@ -99,7 +101,7 @@ def arrange(
         )
         for one, word in zip(found, labels_of_others(known.c2w, poses, after, front), strict=True)
     )
-    return Arranged(words, unwanted, redundant, suggested)
+    return Arranged(words, unwanted, redundant, suggested, None if front is None else known.names[front])
 
 
 def labels_of_others(

@@ -130,16 +130,19 @@ def find_subject(
     return Subject(point, up, first_agreed(candidates, up), distance)
 
 
-def seen_from_above(c2w: Float[np.ndarray, "n 4 4"], real: Bool[np.ndarray, " n"]) -> Float[np.ndarray, "n 2"]:
+def seen_from_above(
+    c2w: Float[np.ndarray, "n 4 4"], real: Bool[np.ndarray, " n"], front: int | None = None
+) -> Float[np.ndarray, "n 2"]:
     """Return where cameras stand on a map, in the world's unit: right and ahead of the middle of their views.
 
     Args:
         c2w: poses, NaN where there is none.
         real: finite ones, at least one, that say where up and ahead are.
+        front: the one that sees the front of the subject, among them.
     """
     clean = c2w[real].astype(np.float64)
     clean[:, :3, :3] = upright(nearest_rotation(clean[:, :3, :3]))
-    subject = find_subject(clean)
+    subject = find_subject(clean, None if front is None else clean[int(real[:front].sum())])
     up = up_direction(clean) if subject is None else subject.up
     ahead = first_agreed([directions(-clean[:, :3, 2], up)], up) if subject is None else -subject.front
     middle = geometric_median(clean[:, :3, 3]) if subject is None else subject.point

@@ -40,7 +40,8 @@ def _line(done: str, frame: FrameDecision) -> str:
 
 
 def warnings_of(decisions: Decisions, capture: Capture) -> tuple[str, ...]:
-    """Say what a person should look at: frames that a guard-rail held back, holes in the coverage, no poses at all.
+    """Say what a person should look at: frames a guard-rail held back, holes in the coverage, a front told by a face, no
+    poses at all.
 
     Args:
         decisions: current ones of the capture, whose frames they list in the same order.
@@ -63,6 +64,8 @@ def warnings_of(decisions: Decisions, capture: Capture) -> tuple[str, ...]:
             f"Without {span} a part of the subject is seen from far off only: the nearest kept frame looks "
             f"{hole.angle_degrees:.0f}° away."
         )
+    if decisions.front is not None and decisions.settings.get("front") is None:
+        out.append(f"The front is where {decisions.front} sees a face; --front names another frame.")
     if not any(frame.has_usable_pose for frame in capture.frames):
         out.append("No frame has a pose: frames were judged by image and time alone. Pose them with ns-mtcm-process.")
     return tuple(out)
