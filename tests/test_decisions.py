@@ -46,7 +46,8 @@ def test_the_file_has_the_fields_of_the_contract(tmp_path):
     record = json.loads(path.read_text())
     assert record["schema_version"] == 1
     assert set(record) == {
-        *("schema_version", "capture_digest", "settings", "checkpoint", "embedder", "threshold", "frames", "suggested")
+        *("schema_version", "capture_digest", "settings", "checkpoint", "embedder", "threshold", "frames", "suggested"),
+        "front",
     }
     assert set(record["frames"][0]) == {
         *("file_path", "inconsistency", "kept", "reason", "decided_by", "label", "words", "modality"),
@@ -54,6 +55,14 @@ def test_the_file_has_the_fields_of_the_contract(tmp_path):
         *("most_at_odds_with", "repaired_transform_matrix"),
     }
     assert [p.name for p in path.parent.iterdir()] == [d.FILE_NAME]
+
+
+def test_the_front_may_be_missing_from_an_older_file():
+    known = replace(decisions(frame("a.jpg")), front="a.jpg")
+    assert d.from_json(d.to_json(known)) == known
+    record = json.loads(d.to_json(known))
+    del record["front"]
+    assert d.from_json(json.dumps(record)).front is None
 
 
 def test_a_persons_word_stands_through_a_rerun():

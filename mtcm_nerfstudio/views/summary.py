@@ -40,7 +40,7 @@ def _line(done: str, frame: FrameDecision) -> str:
 
 
 def warnings_of(decisions: Decisions, capture: Capture) -> tuple[str, ...]:
-    """Say what a person should look at: frames a guard-rail held back, holes in the coverage, a front told by a face, no
+    """Say what a person should look at: frames a guard-rail held back, holes in coverage, a front told by a face, no
     poses at all.
 
     Args:
