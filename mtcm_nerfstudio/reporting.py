@@ -11,9 +11,9 @@ from mtcm_nerfstudio.deciding import FilterResult
 from mtcm_nerfstudio.decisions import FILE_NAME as DECISIONS
 from mtcm_nerfstudio.decisions import write_text_atomically
 from mtcm_nerfstudio.views.diversity import Diversity, diversity, table
-from mtcm_nerfstudio.views.labels import view_angles
-from mtcm_nerfstudio.views.look_at import seen_from_above
 from mtcm_nerfstudio.views.poses import believed_poses, suggested_poses, used_poses
+from mtcm_nerfstudio.views.standing.labels import view_angles
+from mtcm_nerfstudio.views.standing.look_at import seen_from_above
 from mtcm_nerfstudio.views.write import EMBEDDINGS, KEPT, KEPT_POSES, SUGGESTED, SUGGESTED_TABLE, TABLE
 
 
@@ -73,8 +73,10 @@ def _scatters(result: FilterResult) -> tuple[Scatter, ...]:
     names = (*(frame.file_path for frame in frames), *(f"suggested: {view.label}" for view in suggested))
     verdicts = (*(frame.verdict for frame in frames), *("suggested" for _ in suggested))
     links = (*(anchor(frame.file_path) for frame in frames), *(None for _ in suggested))
-    sees_front = [i for i, frame in enumerate(frames) if frame.file_path == result.decisions.front and real[i]]
-    front = sees_front[0] if sees_front else None
+    names_of_frames = [frame.file_path for frame in frames]
+    front = names_of_frames.index(result.decisions.front) if result.decisions.front in names_of_frames else None
+    if front is not None and not np.isfinite(c2w[front]).all():
+        front = None
     angles, above = view_angles(c2w, front, real), seen_from_above(c2w, real, front)
     unit = max(float(np.median(np.linalg.norm(above[real], axis=1))), 1e-9)
     about = angles.elevation is not None

@@ -45,8 +45,8 @@ from mtcm_nerfstudio.decisions import Decisions, FrameDecision, write_text_atomi
 from mtcm_nerfstudio.tokens.cache import Cache
 from mtcm_nerfstudio.tokens.tokenise import tokens_of
 from mtcm_nerfstudio.verdicts.imagine import imagined_poses
-from mtcm_nerfstudio.views.labels import labels
 from mtcm_nerfstudio.views.select import best_of_duplicates, select, view_points
+from mtcm_nerfstudio.views.standing.labels import labels
 from mtcm_nerfstudio.views.suggesting.candidates import Views
 from mtcm_nerfstudio.views.suggesting.suggest import suggest
 
@@ -152,6 +152,8 @@ def measure_budgets(benchmark: Benchmark) -> tuple[list[str], list[dict[str, Any
     for name in benchmark.captures:
         capture = _usable(read_capture(benchmark.folder / name))
         known = choosers(checkpoint_of(benchmark.checkpoint, name))
+        if not set(benchmark.ways) <= set(known):
+            raise ValueError(f"--ways must be among {', '.join(known)}, got {', '.join(benchmark.ways)}")
         ways = {way: known[way] for way in benchmark.ways or known}
         for seed in range(benchmark.seeds):
             case = make_case(capture, capture, ("pose_1",), 0.0, seed, benchmark.work)

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int32
 from nerfstudio.field_components.encodings import HashEncoding
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 _PRIMES = (1, 2_654_435_761, 805_459_861)
 """Of the axes (Müller et al., Instant Neural Graphics Primitives, 2022, section 3), as in nerfstudio."""
@@ -25,11 +26,13 @@ class QuickHashEncoding(HashEncoding):
     """A ``HashEncoding`` whose torch path is quick. Only made from one that is there, see ``quicken``."""
 
     def pytorch_fwd(self, in_tensor: Float[Tensor, "*bs 3"]) -> Float[Tensor, "*bs output_dim"]:
-        """Encode points in [0, 1]³."""
+        """Encode points in [0, 1]³. Beside a GPU nerfstudio's own path is as good: this one is made for a CPU."""
+        if in_tensor.is_cuda:
+            return super().pytorch_fwd(in_tensor)
         rows, weights = _corners(self, in_tensor.reshape(-1, 3))
         features = _Gather.apply(self.hash_table, rows.flatten(1), weights.flatten(1))
         by_level = features.unflatten(1, (-1, self.num_levels)).permute(1, 2, 0)  # point level feature
-        return by_level.flatten(1).unflatten(0, in_tensor.shape[:-1])
+        return by_level.reshape(*in_tensor.shape[:-1], self.get_out_dim())
 
 
 def quicken(model: nn.Module) -> None:
@@ -80,6 +83,7 @@ class _Gather(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
         """Return the gradients by the table and by the weights, where they are asked for."""
         (gradient,) = gradients
@@ -88,7 +92,7 @@ class _Gather(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             by_feature = table.new_zeros(table.shape[1], table.shape[0])
             for column, of_feature in zip(by_feature, gradient, strict=True):
-                column.index_add_(0, rows.flatten(), (weights * of_feature).flatten())
+                column.index_add_(0, rows.flatten(), (weights * of_feature).flatten().to(table.dtype))
             by_table = by_feature.T
         if ctx.needs_input_grad[2]:
             by_weights = torch.zeros_like(weights)

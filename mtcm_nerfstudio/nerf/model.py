@@ -25,11 +25,12 @@ class LpipsIfThere:
     def populate_modules(self) -> None:
         """Build the model, and in place of an LPIPS whose weights are not to be had something that knows nothing.
 
-        Hash grids that run in torch run the quick way.
+        Hash grids that are to run in torch run the quick way.
         """
         with _lpips_or_none():
             super().populate_modules()  # type: ignore[misc]  (nerfstudio's model, beside which this stands)
-        quicken(self)  # type: ignore[arg-type]
+        if self.config.implementation == "torch":  # type: ignore[attr-defined]  (what is asked for, not a fallback)
+            quicken(self)  # type: ignore[arg-type]
 
     def get_image_metrics_and_images(
         self, outputs: dict[str, Tensor], batch: dict[str, Tensor]

@@ -7,10 +7,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image
 
 from mtcm_nerfstudio.capture.capture import Frame
-from mtcm_nerfstudio.capture.images import UnreadableImageError, read_rgb
+from mtcm_nerfstudio.capture.images import thumbnail
 from mtcm_nerfstudio.tokens.cache import Cache
 from mtcm_nerfstudio.tokens.evidence.features import LONGER_SIDE
 from mtcm_nerfstudio.tokens.evidence.rays import rays_of
@@ -32,8 +31,8 @@ def face_rays(frames: Sequence[Frame], cache: Cache) -> Float[np.ndarray, "frame
     there = {i: cache.content_digest(frame.image_path) for i, frame in enumerate(frames) if frame.image_path.is_file()}
     places = {i: known for i, digest in there.items() if (known := cache.get(_KIND, digest)) is not None}
     unknown = [i for i in there if i not in places]
-    if unknown and _cascade() is None:
-        return np.full((len(frames), 2), np.nan)
+    if _cascade() is None:
+        unknown = []
     with ThreadPoolExecutor() as pool:
         fresh = dict(zip(unknown, pool.map(lambda i: _face(frames[i].image_path), unknown), strict=True))
     cache.put_many(_KIND, {there[i]: place for i, place in fresh.items()})
@@ -57,13 +56,10 @@ def _cascade() -> Path | None:
 
 def _face(path: Path) -> Float[np.ndarray, "2"]:
     """Return the middle of the largest face, in pixels at a longer side of 1000; NaN where there is none."""
-    try:
-        image = read_rgb(path).convert("L")
-    except (UnreadableImageError, FileNotFoundError):
+    image = thumbnail(path, _SIDE)
+    if image is None:
         return np.full(2, np.nan)
-    image.thumbnail((_SIDE, _SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0)
-    found = largest_face(np.asarray(image))
-    return found * (LONGER_SIDE / max(image.size))
+    return largest_face(np.asarray(image.convert("L"))) * (LONGER_SIDE / max(image.size))
 
 
 def largest_face(grey: UInt8[np.ndarray, "height width"]) -> Float[np.ndarray, "2"]:
@@ -72,5 +68,6 @@ def largest_face(grey: UInt8[np.ndarray, "height width"]) -> Float[np.ndarray, "
     boxes = np.array(cascade.detectMultiScale(grey, _STEP, _AGREEING, minSize=(_SMALLEST, _SMALLEST))).reshape(-1, 4)
     if not len(boxes):
         return np.full(2, np.nan)
-    x, y, width, height = boxes[boxes[:, 2].argmax()]
+    # Of equally large ones the first from the left: their order depends on the number of threads.
+    x, y, width, height = max(boxes.tolist(), key=lambda box: (box[2], -box[0], -box[1]))
     return np.array([x + 0.5 * width, y + 0.5 * height])

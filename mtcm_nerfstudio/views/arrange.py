@@ -7,9 +7,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from mtcm_nerfstudio.decisions import SuggestedView
-from mtcm_nerfstudio.views.front import Faces, front_by_face
-from mtcm_nerfstudio.views.labels import labels
 from mtcm_nerfstudio.views.select import best_of_duplicates, select, view_points, view_quality
+from mtcm_nerfstudio.views.standing.front import Faces, front_by_face
+from mtcm_nerfstudio.views.standing.labels import labels
 from mtcm_nerfstudio.views.suggesting.suggest import suggest
 
 

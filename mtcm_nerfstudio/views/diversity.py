@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from mtcm_nerfstudio.capture.poses import far_away
-from mtcm_nerfstudio.views.look_at import angle_between
+from mtcm_nerfstudio.views.standing.look_at import angle_between
 from mtcm_nerfstudio.views.suggesting.candidates import Views, distances
 
 _CELLS = 192

@@ -1,7 +1,7 @@
 """What a camera's label should be, from a rendered scene's own geometry: where its subject is, and which way is up.
 
-Written from the words of the definitions (``views/labels.py``) alone, by plain trigonometry, so that the two agree only
-if both are right.
+Written from the words of the definitions (``views/standing/labels.py``) alone, by plain trigonometry, so that the two
+agree only if both are right.
 """
 
 import math

@@ -30,6 +30,7 @@ def test_the_quick_grid_encodes_as_nerfstudio_does(levels, finest, table):
     shaped = points()[:500].view(20, 25, 3)
     assert quick(shaped).shape == stock(shaped).shape == (20, 25, 2 * levels)
     assert quick(points()[:0]).shape == (0, 2 * levels)
+    assert quick(points()[0]).shape == (2 * levels,)
 
 
 def test_its_gradients_are_those_of_nerfstudio():

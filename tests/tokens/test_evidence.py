@@ -16,7 +16,7 @@ from mtcm_nerfstudio.capture.faults import turned_and_shifted
 from mtcm_nerfstudio.tokens.cache import Cache
 from mtcm_nerfstudio.tokens.embedders import EMBEDDING_DIM
 from mtcm_nerfstudio.tokens.evidence import collect
-from mtcm_nerfstudio.tokens.evidence.assess import FRAME_NUMBERS, PAIR_NUMBERS, Evidence, assess, unlikeness
+from mtcm_nerfstudio.tokens.evidence.assess import FRAME_NUMBERS, PAIR_NUMBERS, Evidence, assess
 from mtcm_nerfstudio.tokens.evidence.features import extract_features, unpacked
 from mtcm_nerfstudio.tokens.evidence.geometry import (
     opencv_from_opengl,
@@ -310,25 +310,3 @@ def test_partners_are_near_in_time_in_pose_or_alike():
     pairs = {tuple(pair) for pair in choose_partners(alike, pose_distances(c2w), readable).tolist()}
     assert {(0, 15), (2, 4), (0, 29), (0, 28)} <= pairs
     assert not any(3 in pair for pair in pairs) and all(i < j for i, j in pairs)
-
-
-@pytest.mark.parametrize("share", [0.05, 0.2, 0.4])
-def test_photos_of_another_place_stand_apart_from_half_of_the_capture_however_many_they_are(share):
-    rng = np.random.default_rng(7)
-    place, elsewhere = rng.normal(size=(2, EMBEDDING_DIM))
-    foreign = np.arange(40) < round(40 * share)
-    about = np.where(foreign[:, None], elsewhere, place)
-    looks = unlikeness(about + 0.3 * rng.normal(size=about.shape))[:, 0]
-    assert looks[foreign].min() > 1.0 > 0.2 > np.abs(looks[~foreign]).max()
-
-
-def test_unlikeness_knows_no_order_and_passes_over_frames_without_an_embedding():
-    embeddings = embeddings_of(12)
-    embeddings[4] = np.nan
-    looks = unlikeness(embeddings)
-    assert not looks[4].any() and np.isfinite(looks).all() and np.abs(looks).max() > 0
-    turned = np.random.default_rng(1).permutation(12)
-    np.testing.assert_allclose(unlikeness(embeddings[turned]), looks[turned], atol=1e-12)
-    assert not unlikeness(embeddings[:2]).any(), "two frames cannot tell which of them is odd"
-    same = unlikeness(np.ones((5, EMBEDDING_DIM)))
-    assert not same.any(), "the same image again and again"

@@ -70,6 +70,18 @@ def test_a_full_ring_lacks_nothing_along_its_path():
     assert len(along_the_path(views, 5)) == 0
 
 
+@pytest.mark.parametrize("views", [6, 8, 11])
+def test_the_side_of_an_arc_that_nobody_went_to_is_not_suggested(views):
+    assert suggest(rings(levels=(20.0,))[:views], 8) == ()
+
+
+def test_a_walk_is_not_carried_on_around_the_corner():
+    c2w = walk(12)
+    corner = rings(levels=(0.0,))[:5]
+    corner[:, :3, 3] += c2w[-1, :3, 3]
+    assert all(one.gain > 0.0 for one in suggest(np.concatenate([c2w, corner]), 8))
+
+
 def test_too_few_views_or_no_wish_give_nothing():
     assert suggest(orbit(3), 5) == () and suggest(rings(), 0) == ()
 

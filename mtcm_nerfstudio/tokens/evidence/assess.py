@@ -1,4 +1,4 @@
-"""What the matches say about each frame and each pair, given the poses that are claimed: numbers for the transformer.
+"""What matches and looks say about each frame and each pair, given the claimed poses: numbers for the transformer.
 
 The matches of a pair show that one of two frames is wrong, not which. Three things tell them apart: trust, spread over
 the graph of frames; what a frame could put right by moving on its own; and signs (a blurred frame is less sharp than
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.spatial.distance import cdist
 
 from mtcm_nerfstudio.tokens.evidence.bank import MatchBank
 from mtcm_nerfstudio.tokens.evidence.features import GRID, OVERALL
@@ -23,6 +22,7 @@ from mtcm_nerfstudio.tokens.evidence.geometry import (
 )
 from mtcm_nerfstudio.tokens.evidence.graph import Graph, potentials, sides
 from mtcm_nerfstudio.tokens.evidence.partners import choose_partners, pose_distances
+from mtcm_nerfstudio.tokens.unlikeness import LOOKS, unlikeness
 
 _LINKS = (
     "compared",
@@ -58,8 +58,7 @@ _COVER = (
     "odd above",
     "block above",
 )
-_LOOKS = ("unlike half", "unlike its likes", "unlike all")
-_BASE = (*_LINKS, *_GEOMETRY, *_TONE, *_COVER, *_LOOKS, *(f"{name} above" for name in OVERALL), *OVERALL)
+_BASE = (*_LINKS, *_GEOMETRY, *_TONE, *_COVER, *LOOKS, *(f"{name} above" for name in OVERALL), *OVERALL)
 FRAME_NUMBERS: tuple[str, ...] = (*_BASE, *(f"{name} in this capture" for name in _BASE))
 """What ``Evidence.frames`` holds: numbers, then the same as robust deviations from the capture's median."""
 PAIR_NUMBERS: tuple[str, ...] = (
@@ -81,10 +80,6 @@ _HALF_A_SIDE = 0.2
 _ODD = 0.25
 """Difference of a cell's colour (a logarithm) at which it is half odd."""
 _BLOCK = 3
-_LIKES = 8
-"""Frames with which each is compared by appearance."""
-_SAME_IMAGE = 0.1
-"""Added to distances of embeddings (of length √384): the same image twice is no sign of anything."""
 _LARGEST = 5.0
 
 
@@ -307,27 +302,6 @@ class _Assessment:
             self.side[self.pairs] * self.graph.of_partner(self.side),
         ]
         return np.clip(np.stack(numbers, axis=-1), -_LARGEST, _LARGEST)
-
-
-def unlikeness(embeddings: Float[np.ndarray, "frame 384"]) -> Float[np.ndarray, "frame looks"]:
-    """Return how far each frame's embedding is from those of the capture, as logarithms over what is usual there.
-
-    Three distances: to the frame that stands in the middle of all others, nearest first; to the eight most alike, on
-    the mean; to the most alike. Photos of another place look like each other, however many there are, but not like
-    half of the capture. Zero where a frame has no embedding.
-    """
-    looks = np.zeros((len(embeddings), len(_LOOKS)))
-    there = np.isfinite(embeddings).all(axis=1)
-    count = int(there.sum())
-    if count < 3:
-        return looks
-    apart = cdist(embeddings[there], embeddings[there])
-    np.fill_diagonal(apart, np.inf)
-    apart.sort(axis=1)
-    likes = min(_LIKES, count - 1)
-    sizes = np.column_stack([apart[:, (count - 1) // 2], apart[:, :likes].mean(axis=1), apart[:, 0]]) + _SAME_IMAGE
-    looks[there] = np.log(sizes / np.median(sizes, axis=0))
-    return looks
 
 
 def _both(values: np.ndarray) -> np.ndarray:

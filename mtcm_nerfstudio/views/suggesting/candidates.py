@@ -11,7 +11,7 @@ from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
 from mtcm_nerfstudio.capture.poses import capture_frame, nearest_rotation
-from mtcm_nerfstudio.views.look_at import Subject, angle_between, find_subject, upright
+from mtcm_nerfstudio.views.standing.look_at import Subject, angle_between, find_subject, upright
 
 Poses = Float[np.ndarray, "n 4 4"]
 

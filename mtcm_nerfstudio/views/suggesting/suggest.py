@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
-from mtcm_nerfstudio.views.look_at import angle_between
+from mtcm_nerfstudio.views.standing.look_at import angle_between
 from mtcm_nerfstudio.views.suggesting.candidates import (
     Poses,
     Views,
@@ -27,6 +27,8 @@ _LONGEST = 600
 """Views among which holes are looked for; of a longer capture, so many spread over it."""
 _SPACINGS = 1.0
 """A suggestion is at least this many usual distances between neighbours away from every view."""
+_LEAST_GAIN = 1e-6
+"""Share of what is missing that a suggestion covers at least: what counts for nothing is not suggested for itself."""
 _TOO_CLOSE = 0.3
 """Of the cameras' median distance from the subject: nearer stands inside it, more likely than not."""
 _LOOKS_AWAY = 60.0
@@ -120,17 +122,20 @@ class _Places:
         weight = self.on_path + share_of_space * self.in_space
         here, seen = views.coordinates(self.c2w), views.coordinates(views.c2w)
         missing, spacing = np.square(distances(here, seen).min(axis=1)), _spacing(seen)
-        apart = np.square(distances(here, here))
+        counts = weight > 0
+        apart = np.square(distances(here[counts], here))
         everything = float(weight @ missing)
         chosen: list[int] = []
         gains: list[float] = []
         free = missing >= np.square(_SPACINGS * spacing)
         while len(chosen) < most and free.any() and everything > 0:
-            gain = np.where(free, weight @ np.maximum(missing[:, None] - apart, 0.0), -1.0)
+            gain = np.where(free, weight[counts] @ np.maximum(missing[counts, None] - apart, 0.0), -1.0)
             best = int(gain.argmax())
+            if gain[best] < _LEAST_GAIN * everything:
+                break
             chosen.append(best)
             gains.append(float(gain[best]) / everything)
-            missing = np.minimum(missing, apart[best])
+            missing = np.minimum(missing, np.square(distances(here, here[best : best + 1])[:, 0]))
             free = missing >= np.square(_SPACINGS * spacing)
         return chosen, gains
 

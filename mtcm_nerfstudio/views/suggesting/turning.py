@@ -45,7 +45,7 @@ def carried_on(views: Views, most: int) -> tuple[Poses, Float[np.ndarray, " n"]]
 
     Beyond every break of the path, both ends of the capture among them, the camera turns on as in the steps before. A
     circle that comes back to other views within about half a turn counts: only the piece between is missing. One that
-    does not may be where somebody could go, but nothing says that somebody should: ``most`` steps of it, for nothing.
+    does not may be where somebody could go, but nothing says that somebody should: a few steps of it, for nothing.
     """
     points = views.coordinates(views.c2w)
     step = np.linalg.norm(np.diff(points, axis=0), axis=1)
@@ -77,7 +77,7 @@ def _onward(views: Views, way: np.ndarray, points: Float[np.ndarray, "view d"], 
     arrived = np.flatnonzero(apart.min(axis=1) < _ARRIVED * float(np.median(step)))
     if len(arrived) and arrived[0] * turning.turn.magnitude() < np.radians(_WIDEST):
         return poses[: arrived[0]], True
-    return poses[:most], False
+    return poses[: min(most, _STEPS)], False
 
 
 def turning_of(c2w: Poses) -> Turning | None:

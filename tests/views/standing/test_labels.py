@@ -7,8 +7,8 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from mtcm_nerfstudio.views.labels import labels, view_angles
-from mtcm_nerfstudio.views.look_at import angle_between, look_at_point, up_direction
+from mtcm_nerfstudio.views.standing.labels import labels, view_angles
+from mtcm_nerfstudio.views.standing.look_at import angle_between, look_at_point, up_direction
 
 PLACES = {
     0: "front", 45: "three-quarter right", 90: "right side", 135: "three-quarter back right", 180: "back",

@@ -34,7 +34,14 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from mtcm_nerfstudio.capture.poses import capture_frame, far_away, nearest_rotation
-from mtcm_nerfstudio.views.look_at import angle_between, directions, find_subject, first_agreed, up_direction, upright
+from mtcm_nerfstudio.views.standing.look_at import (
+    angle_between,
+    directions,
+    find_subject,
+    first_agreed,
+    up_direction,
+    upright,
+)
 
 _STEEP = 65.0
 _PITCHED = 20.0

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from mtcm_nerfstudio.capture.poses import geometric_median, nearest_rotation
-from mtcm_nerfstudio.views.look_at import angle_between, find_subject, upright
+from mtcm_nerfstudio.views.standing.look_at import angle_between, find_subject, upright
 
 Faces = Callable[[Int[np.ndarray, " some"]], Float[np.ndarray, "some 2"]]
 """From frames to the directions (x/z, y/z in OpenCV axes) in which they show a face, NaN where they show none."""
@@ -19,6 +19,8 @@ _AT_ONE_PLACE = 5.0
 """Degrees by which their lines of sight may miss it."""
 _OF_THE_SUBJECT = 0.7
 """Distance of the face from the middle of the subject, of that of the cameras: beyond, it hangs on a wall."""
+_FROM_ONE_SIDE = 0.5
+"""Length of the geometric median of the directions it is seen from: a face has one side, a pattern may have more."""
 _ROUNDS = 30
 
 
@@ -62,6 +64,8 @@ def front_by_face(c2w: Float[np.ndarray, "n 4 4"], real: Bool[np.ndarray, " n"],
         return None
     towards = place[there] - face
     middle = geometric_median(towards / np.linalg.norm(towards, axis=1, keepdims=True))
+    if np.linalg.norm(middle) < _FROM_ONE_SIDE:
+        return None
     return int(rows[some[there][angle_between(towards, middle[None]).argmin()]])
 
 

@@ -10,8 +10,8 @@ from PIL import Image
 from mtcm_nerfstudio.capture.capture import Frame, Intrinsics
 from mtcm_nerfstudio.tokens.cache import Cache
 from mtcm_nerfstudio.tokens.faces import face_rays, largest_face
-from mtcm_nerfstudio.views.front import front_by_face
-from mtcm_nerfstudio.views.labels import labels
+from mtcm_nerfstudio.views.standing.front import front_by_face
+from mtcm_nerfstudio.views.standing.labels import labels
 
 SIZE, FOCAL = 400, 500.0
 LENS = Intrinsics("PINHOLE", SIZE, SIZE, FOCAL, FOCAL, SIZE / 2, SIZE / 2, ())
@@ -114,6 +114,14 @@ def test_nobody_looks_for_faces_where_there_is_no_subject():
         raise AssertionError(some)
 
     assert front_by_face(c2w, np.ones(12, dtype=bool), never) is None
+
+
+@pytest.mark.parametrize("seen_from", [range(30), (0, 1, 2, 15, 16, 17), (0, 10, 20)])
+def test_what_is_seen_from_several_sides_is_no_face(seen_from):
+    c2w = around(np.arange(0.0, 360.0, 12.0))
+    rays = np.full((30, 2), np.nan)
+    rays[list(seen_from)] = 0.0
+    assert front_by_face(c2w, np.ones(30, dtype=bool), lambda some: rays[some]) is None
 
 
 @pytest.mark.parametrize("seed", range(3))

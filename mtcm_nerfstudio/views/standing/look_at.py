@@ -138,11 +138,11 @@ def seen_from_above(
     Args:
         c2w: poses, NaN where there is none.
         real: finite ones, at least one, that say where up and ahead are.
-        front: the one that sees the front of the subject, among them.
+        front: the one that sees the front of the subject; it must have a pose.
     """
     clean = c2w[real].astype(np.float64)
     clean[:, :3, :3] = upright(nearest_rotation(clean[:, :3, :3]))
-    subject = find_subject(clean, None if front is None else clean[int(real[:front].sum())])
+    subject = find_subject(clean, None if front is None else c2w[front].astype(np.float64))
     up = up_direction(clean) if subject is None else subject.up
     ahead = first_agreed([directions(-clean[:, :3, 2], up)], up) if subject is None else -subject.front
     middle = geometric_median(clean[:, :3, 3]) if subject is None else subject.point

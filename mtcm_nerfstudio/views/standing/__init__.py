@@ -1,0 +1,1 @@
+"""Where cameras stand about what they look at, and how to say so in words."""
