@@ -1,7 +1,7 @@
 """How well a checkpoint finds known faults in captures that it was not trained on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from mtcm_nerfstudio.consistency.training.capture import TrainingCapture
 from mtcm_nerfstudio.consistency.training.faults import FaultConfig, Spoiled, possible_kinds, spoil
 from mtcm_nerfstudio.consistency.transformer_dataset import evidence_of
 from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer
+from mtcm_nerfstudio.tokens.strangeness import strangeness
 from mtcm_nerfstudio.tokens.tokens import assemble_tokens
 
 CLEAN = "clean"
@@ -29,10 +30,11 @@ class Measured:
     kind: np.ndarray
     """Kind of the faults in that draw; ``clean`` where there is none."""
     logit: Float[np.ndarray, " row"]
+    strange: Float[np.ndarray, " row"]
     faulty: Bool[np.ndarray, " row"]
 
     def rows(self, chosen: Bool[np.ndarray, " row"]) -> "Measured":
-        return Measured(self.capture[chosen], self.kind[chosen], self.logit[chosen], self.faulty[chosen])
+        return Measured(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
 
 def measure(
@@ -66,12 +68,7 @@ def _spoiled(model: ConsistencyTransformer, spoiled: Spoiled, kind: FaultKind) -
 
 
 def joined(parts: Sequence[Measured]) -> Measured:
-    return Measured(
-        np.concatenate([part.capture for part in parts]),
-        np.concatenate([part.kind for part in parts]),
-        np.concatenate([part.logit for part in parts]),
-        np.concatenate([part.faulty for part in parts]),
-    )
+    return Measured(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Measured)))
 
 
 def auroc(score: Float[np.ndarray, " row"], faulty: Bool[np.ndarray, " row"]) -> float:
@@ -108,13 +105,14 @@ def save_measured(measured: Measured, path: Path) -> None:
         capture=measured.capture.astype(np.str_),
         kind=measured.kind.astype(np.str_),
         logit=measured.logit,
+        strange=measured.strange,
         faulty=measured.faulty,
     )
 
 
 def load_measured(path: Path) -> Measured:
     with np.load(path, allow_pickle=False) as file:
-        return Measured(file["capture"], file["kind"], file["logit"], file["faulty"])
+        return Measured(*(file[field.name] for field in fields(Measured)))
 
 
 @torch.no_grad()
@@ -128,8 +126,10 @@ def _score(
     tokens = assemble_tokens(capture.raw)
     present = torch.from_numpy(tokens.present)[None]
     nothing = torch.zeros_like(present)
-    evidence = evidence_input([evidence_of(capture, tokens)])
+    known = evidence_of(capture, tokens)
+    evidence = evidence_input([known])
     output = model(torch.from_numpy(tokens.tokens)[None], present, ~nothing[..., 0], nothing, evidence)
+    strange = strangeness(capture.raw.embeddings, known)[counts]
     logit = output.inconsistency_logit[0].double().numpy()[counts]
     names = np.full(len(logit), capture.name)
-    return Measured(names, np.full(len(logit), kind), logit, faulty[counts])
+    return Measured(names, np.full(len(logit), kind), logit, strange, faulty[counts])

@@ -11,6 +11,7 @@ Usage:
     python scripts/pretrain.py --out outputs/pretrain --leave-out stitch boruszyn_kap
     python scripts/pretrain.py --out outputs/pretrain --leave-out skull maryrose_tankard banana
     python scripts/pretrain.py --out outputs/pretrain --ship
+    python scripts/pretrain.py --out outputs/pretrain --recalibrate      the shipped network as it is, calibrated anew
 """
 
 import zlib
@@ -40,7 +41,7 @@ from mtcm_nerfstudio.consistency.checkpoint import (
     save_checkpoint,
 )
 from mtcm_nerfstudio.consistency.train_consistency import EpochResult, TrainConfig, train
-from mtcm_nerfstudio.consistency.training.calibration import platt, probabilities, threshold
+from mtcm_nerfstudio.consistency.training.calibration import platt_with_strangers, probabilities, threshold
 from mtcm_nerfstudio.consistency.training.capture import TrainingCapture, training_capture
 from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer
 from mtcm_nerfstudio.tokens.cache import Cache
@@ -87,6 +88,8 @@ class Pretrain:
     """Render, embed, spoil and match everything, and train nothing."""
     ship: bool = False
     """Write the result into the package."""
+    recalibrate: bool = False
+    """Train nothing: calibrate the shipped checkpoint by what the runs that left captures out have measured."""
     train: TrainConfig = field(
         default_factory=lambda: TrainConfig(
             epochs=50,
@@ -110,6 +113,9 @@ def main(settings: Pretrain) -> None:
     # The matrices are small, and threads that wait for each other cost more than they give.
     torch.set_num_threads(1)
     threadpool_limits(1)
+    if settings.recalibrate:
+        recalibrate(settings)
+        return
     cache = Cache()
     captures = [*real_captures(settings.real, cache), *rendered_captures(settings, cache)]
     if settings.prepare_only:
@@ -179,27 +185,44 @@ def sharpness(path: Path) -> float:
 
 def write_checkpoint(model: ConsistencyTransformer, captures: list[TrainingCapture], settings: Pretrain) -> None:
     """Calibrate on the real captures that other runs have left out and measured, and write the checkpoint."""
-    files = sorted(settings.out.glob(f"leave_out_*/{FIGURES}"))
-    if not files:
-        raise ValueError(f"{settings.out}: nothing was left out yet to calibrate on; run with --leave-out first")
-    measured = joined([load_measured(file) for file in files])
+    measured = all_measured(settings)
     card = checkpoint_card(measured, captures)
     stem = SHIPPED if settings.ship else settings.run_dir / SHIPPED.name
     save_checkpoint(model, card, stem, half=True)
     print(f"wrote {stem}.safetensors and .json")
-    for name in np.unique(measured.capture[np.isin(measured.capture, list(LICENCES))]):
-        calibrate_by_others(settings.out / f"without_{name}", measured.rows(measured.capture != name), captures)
+    calibrate_leave_outs(settings, measured)
     _print_figures(measured)
 
 
-def calibrate_by_others(stem: Path, others: Measured, captures: list[TrainingCapture]) -> None:
+def recalibrate(settings: Pretrain) -> None:
+    """Give the shipped checkpoint and those of the runs that left captures out calibrations by what these measured."""
+    measured = all_measured(settings)
+    calibrate_by_others(SHIPPED, measured)
+    calibrate_leave_outs(settings, measured)
+
+
+def all_measured(settings: Pretrain) -> Measured:
+    """Read what all runs that left captures out have measured."""
+    files = sorted(settings.out.glob(f"leave_out_*/{FIGURES}"))
+    if not files:
+        raise ValueError(f"{settings.out}: nothing was left out yet to calibrate on; run with --leave-out first")
+    return joined([load_measured(file) for file in files])
+
+
+def calibrate_leave_outs(settings: Pretrain, measured: Measured) -> None:
+    """Calibrate the checkpoint that each real capture was left out of by all the others."""
+    for name in np.unique(measured.capture[np.isin(measured.capture, list(LICENCES))]):
+        calibrate_by_others(settings.out / f"without_{name}", measured.rows(measured.capture != name))
+
+
+def calibrate_by_others(stem: Path, others: Measured) -> None:
     """Give a checkpoint that a capture was left out of a calibration and threshold that owe nothing to it either.
 
     They come from all the other captures that were left out of a run, as the shipped one's come from all: those of
     one run alone are too few to place a threshold by.
     """
-    card = checkpoint_card(others, captures)
-    shared = ("calibration_scale", "calibration_offset", "threshold")
+    card = checkpoint_card(others, [])
+    shared = ("calibration_scale", "calibration_offset", "calibration_stranger", "threshold", "figures")
     changed = replace(read_card(stem), **{name: getattr(card, name) for name in shared})
     card_file(stem).write_text(card_to_json(changed), encoding="utf-8")
 
@@ -210,7 +233,8 @@ def checkpoint_card(everything: Measured, captures: list[TrainingCapture]) -> Ch
     if not is_real.any():
         is_real = ~is_real  # better than nothing, where no real capture is at hand
     measured, rendered = everything.rows(is_real), everything.rows(~is_real)
-    scale, offset = platt(measured.logit, measured.faulty)
+    scale, offset, stranger = platt_with_strangers(measured.logit, measured.strange, measured.faulty)
+    measured, rendered = (with_strangers(some, stranger / scale) for some in (measured, rendered))
     probability = probabilities(measured.logit, scale, offset)
     limit = max(threshold(probability[measured.kind == CLEAN]), threshold(probability[~measured.faulty]))
     figures = {f"auroc_{kind}": value for kind, value in auroc_by_kind(measured).items()}
@@ -223,11 +247,17 @@ def checkpoint_card(everything: Measured, captures: list[TrainingCapture]) -> Ch
         embedder_version=load_embedder("efficientnet-lite0", "cpu").version,
         calibration_scale=round(scale, 4),
         calibration_offset=round(offset, 4),
+        calibration_stranger=round(stranger, 4),
         threshold=round(limit, 4),
         trained_on=tuple(TrainingSource(c.name, len(c.raw), c.licence) for c in captures),
         figures={name: round(value, 3) for name, value in figures.items()},
         about=ABOUT,
     )
+
+
+def with_strangers(measured: Measured, weight: float) -> Measured:
+    """Return what was measured with strangeness as a part of the logits."""
+    return replace(measured, logit=measured.logit + weight * measured.strange)
 
 
 def _is_left_out(capture: TrainingCapture, index: int, settings: Pretrain) -> bool:

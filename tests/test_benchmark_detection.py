@@ -163,7 +163,7 @@ def test_a_trial_is_what_the_filter_would_see(
     assert set(trial.matched.matches) == set(matched.matches), "the same pairs are compared"
     for pair, found in matched.matches.items():
         assert len(trial.matched.matches[pair]) == pytest.approx(len(found), rel=0.1, abs=20), pair
-    evidence = assess(matched.bank, claimed, trial.raw.embeddings, every)
+    evidence = assess(matched.bank, claimed, every)
     np.testing.assert_allclose(trial.evidence.number("obeys"), evidence.number("obeys"), atol=0.1)
     repeated = plan.made(detection.images.ImageBank(cache=cache))
     np.testing.assert_array_equal(repeated.evidence.frames, trial.evidence.frames)

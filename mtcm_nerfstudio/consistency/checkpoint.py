@@ -44,8 +44,11 @@ class CheckpointCard:
     """That backend's version."""
     model: ModelConfig = field(default_factory=ModelConfig)
     calibration_scale: float = 1.0
-    """Turns a logit into a probability: p = sigmoid(scale · logit + offset) (Platt, 1999); positive."""
+    """Turns a logit into a probability: p = sigmoid(scale · logit + offset + stranger · strangeness) (Platt, 1999, with
+    a second number); positive."""
     calibration_offset: float = 0.0
+    calibration_stranger: float = 0.0
+    """How much ``tokens.strangeness`` counts; not negative."""
     window: int = 128
     """Longest sequence of frames that it is shown at once."""
     threshold: float = 0.5
@@ -63,6 +66,8 @@ class CheckpointCard:
         """Check the ranges."""
         if not self.calibration_scale > 0.0:
             raise ValueError(f"the calibration's scale must be positive, got {self.calibration_scale}")
+        if not self.calibration_stranger >= 0.0:
+            raise ValueError(f"the weight of strangeness must not be negative, got {self.calibration_stranger}")
         if self.window < 2:
             raise ValueError(f"the window must be at least 2 frames, got {self.window}")
         if not 0.0 < self.threshold < 1.0:

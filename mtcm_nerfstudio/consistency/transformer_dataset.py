@@ -144,7 +144,7 @@ def evidence_of(capture: TrainingCapture, tokens: FrameTokens) -> Evidence | Non
     posed = capture.raw.posed & tokens.present[:, _POSE]
     c2w = np.where(posed[:, None, None], capture.raw.c2w, np.nan).astype(np.float64)
     readable = posed | ~posed.any()
-    return assess(capture.worlds[0].bank, tokens.capture_frame.to_capture(c2w), capture.raw.embeddings, readable)
+    return assess(capture.worlds[0].bank, tokens.capture_frame.to_capture(c2w), readable)
 
 
 def draw_places(

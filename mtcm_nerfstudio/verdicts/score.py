@@ -9,8 +9,9 @@ from jaxtyping import Float, Int
 
 from mtcm_nerfstudio.consistency.checkpoint import CheckpointCard
 from mtcm_nerfstudio.consistency.evidence import evidence_input
-from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer, ModelOutput
+from mtcm_nerfstudio.consistency.transformer_model import MODALITIES, ConsistencyTransformer, ModelOutput
 from mtcm_nerfstudio.tokens.evidence.assess import Evidence
+from mtcm_nerfstudio.tokens.strangeness import strangeness
 from mtcm_nerfstudio.tokens.tokens import FrameTokens, RawFeatures, assemble_tokens
 
 ModelReason = Literal["pose", "blur", "exposure", "occlusion", "foreign"]
@@ -39,7 +40,7 @@ class Scores:
 def score_frames(
     model: ConsistencyTransformer, card: CheckpointCard, raw: RawFeatures, evidence: Evidence | None = None
 ) -> Scores:
-    """Score every frame of a capture against all the others, by its tokens and what matches say.
+    """Score every frame of a capture against all the others, by its tokens, what matches say, and how strange it is.
 
     A capture longer than the sequences that the checkpoint was trained on is read in windows of that length, each
     normalised by itself as in training: neighbouring frames together, with half a window's overlap. A frame's
@@ -47,18 +48,25 @@ def score_frames(
     """
     if len(raw) == 0:
         return Scores(np.zeros(0), np.zeros((0, 3)), np.zeros((0, 5)), np.zeros((0, model.config.d_model)))
-    sums = [np.zeros((len(raw), width)) for width in (1, 3, 5, model.config.d_model)]
+    sums = [np.zeros((len(raw), width)) for width in (1, 3, 5, model.config.d_model, 1)]
     counts = np.zeros((len(raw), 1))
     for window in windows(len(raw), card.window):
         part_of_evidence = None if evidence is None else evidence.subset(window)
-        output = read_tokens(model, assemble_tokens(raw.subset(window)), part_of_evidence)
+        part_of_raw = raw.subset(window)
+        output = read_tokens(model, assemble_tokens(part_of_raw), part_of_evidence)
         parts = (output.inconsistency_logit[..., None], output.modality_logits, output.reason_logits, output.states)
-        for total, part in zip(sums, parts, strict=True):
-            total[window] += part[0].double().cpu().numpy()
+        strange = strangeness(part_of_raw.embeddings, part_of_evidence)
+        said = (*(part[0].double().cpu().numpy() for part in parts), strange[:, None])
+        for total, part in zip(sums, said, strict=True):
+            total[window] += part
         counts[window] += 1
-    logits, modality, reasons, states = (total / counts for total in sums)
+    logits, modality, reasons, states, strange = (total / counts for total in sums)
+    stranger = card.calibration_stranger * strange[:, 0]
+    # Who is strange is so by the image, and a foreign one: verdict, modality and reason say the same.
+    modality[:, MODALITIES.index("image")] += stranger
+    reasons[:, MODEL_REASONS.index("foreign")] += stranger
     return Scores(
-        inconsistency=_sigmoid(card.calibration_scale * logits[:, 0] + card.calibration_offset),
+        inconsistency=_sigmoid(card.calibration_scale * logits[:, 0] + card.calibration_offset + stranger),
         modality=_sigmoid(modality),
         reasons=_softmax(reasons),
         states=states,

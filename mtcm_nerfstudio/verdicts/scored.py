@@ -49,7 +49,7 @@ def score_capture(
         return Scored(_scores(model, card, ruled, ruled.raw, None), None, None)
     c2w = _in_own_frame(ruled.raw)
     matched = match_capture(capture.frames, c2w, ruled.readable, cache, progress_bars(progress))
-    evidence = assess(matched.bank, c2w, ruled.raw.embeddings, ruled.readable)
+    evidence = assess(matched.bank, c2w, ruled.readable)
     return Scored(_scores(model, card, ruled, ruled.raw, evidence), evidence, matched)
 
 
@@ -102,7 +102,7 @@ def _scored_again(
     c2w = _in_own_frame(raw)
     track = progress_bars(shown=False)
     more = with_poses(matched.seen, matched.bank.likeness, c2w, ruled.readable, cache, track)
-    evidence = assess(more.bank, c2w, raw.embeddings, ruled.readable)
+    evidence = assess(more.bank, c2w, ruled.readable)
     return Scored(_scores(model, card, ruled, raw, evidence), evidence, more)
 
 

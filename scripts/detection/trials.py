@@ -196,7 +196,7 @@ class PlannedTrial:
         likeness = _likeness(seen, bank.cache)
         matched = with_poses(seen, likeness, claimed, ruled.readable, bank.cache, progress_bars(shown=False))
         start = time.perf_counter()
-        evidence = assess(matched.bank, claimed, raw.embeddings, ruled.readable)
+        evidence = assess(matched.bank, claimed, ruled.readable)
         return Trial(
             case=Case(subject.name, self.kind, self.share, self.seed, self.faults, subject.natural, subject.raw.c2w),
             raw=raw,

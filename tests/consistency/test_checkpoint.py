@@ -132,6 +132,7 @@ def test_an_unknown_entry_is_refused() -> None:
     [
         ({"threshold": 1.0}, r"threshold must lie in \(0, 1\), got 1.0"),
         ({"calibration_scale": 0.0}, "scale must be positive, got 0.0"),
+        ({"calibration_stranger": -1.0}, "strangeness must not be negative, got -1.0"),
         ({"window": 1}, "window must be at least 2 frames, got 1"),
     ],
 )

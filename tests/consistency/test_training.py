@@ -16,7 +16,13 @@ from tiny_capture import edit_transforms, orbit, write_transforms
 from mtcm_nerfstudio.capture.capture import Capture
 from mtcm_nerfstudio.capture.read import read_capture
 from mtcm_nerfstudio.consistency.train_consistency import fresh_model
-from mtcm_nerfstudio.consistency.training.calibration import held_out_logits, platt, probabilities, threshold
+from mtcm_nerfstudio.consistency.training.calibration import (
+    held_out_logits,
+    platt,
+    platt_with_strangers,
+    probabilities,
+    threshold,
+)
 from mtcm_nerfstudio.consistency.training.capture import completeness, missing_names, training_capture
 from mtcm_nerfstudio.consistency.training.report import read_capture_once, shown_frames, write_report
 from mtcm_nerfstudio.consistency.training.worlds import PLAN, clean_world, spoiled_world
@@ -133,6 +139,17 @@ def test_platt_stays_finite_where_the_classes_do_not_overlap_or_one_is_absent() 
     assert np.isfinite([scale, offset]).all() and scale > 0
     assert platt(logits, np.zeros(4, dtype=bool)) == (1.0, 0.0)
     assert platt(-logits, logits > 0)[0] > 0
+
+
+def test_strangeness_counts_as_much_as_it_tells() -> None:
+    rng = np.random.default_rng(1)
+    logits, strange = rng.normal(0, 3, 40_000), np.maximum(rng.normal(-0.1, 0.2, 40_000), 0.0)
+    faulty = rng.random(40_000) < probabilities(0.7 * logits + 8.0 * strange, 1.0, -1.0)
+    found = platt_with_strangers(logits, strange, faulty)
+    assert found == pytest.approx((0.7, -1.0, 8.0), rel=0.1)
+    told_nothing = rng.random(40_000) < probabilities(0.7 * logits - 5.0 * strange, 1.0, -1.0)
+    assert platt_with_strangers(logits, strange, told_nothing)[2] == 0.0, "strange frames are never the better ones"
+    assert platt_with_strangers(logits, strange, np.zeros(40_000, dtype=bool)) == (1.0, 0.0, 0.0)
 
 
 def test_the_threshold_costs_one_clean_frame_in_a_hundred() -> None:

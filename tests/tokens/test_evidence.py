@@ -14,7 +14,6 @@ from tiny_capture import orbit
 from mtcm_nerfstudio.capture.capture import Frame, Intrinsics
 from mtcm_nerfstudio.capture.faults import turned_and_shifted
 from mtcm_nerfstudio.tokens.cache import Cache
-from mtcm_nerfstudio.tokens.embedders import EMBEDDING_DIM
 from mtcm_nerfstudio.tokens.evidence import collect
 from mtcm_nerfstudio.tokens.evidence.assess import FRAME_NUMBERS, PAIR_NUMBERS, Evidence, assess
 from mtcm_nerfstudio.tokens.evidence.features import extract_features, unpacked
@@ -42,12 +41,7 @@ def walk(tmp_path_factory):
 
 
 def weigh(bank, c2w: np.ndarray) -> Evidence:
-    looks = np.nan_to_num(bank.overall) @ embeddings_of(bank.overall.shape[1])  # each picture's own, in any order
-    return assess(bank, c2w, looks, np.ones(len(c2w), dtype=bool))
-
-
-def embeddings_of(count: int) -> np.ndarray:
-    return np.random.default_rng(5).normal(size=(count, EMBEDDING_DIM))
+    return assess(bank, c2w, np.ones(len(c2w), dtype=bool))
 
 
 def with_pose(frames: list[Frame], i: int, degrees: float, shift: float = 0.0) -> np.ndarray:
@@ -182,7 +176,7 @@ def test_frames_without_image_pose_or_lens_say_nothing_and_break_nothing(walk, t
     changed[7] = replace(frames[7], intrinsics=None)
     readable = np.arange(COUNT) != 1
     found = collect.match_capture(changed, poses_of(changed), readable, cache, lambda items, *_: items)
-    evidence = assess(found.bank, poses_of(changed), embeddings_of(COUNT), readable)
+    evidence = assess(found.bank, poses_of(changed), readable)
     assert not evidence.frames[1].any() and np.isfinite(evidence.frames).all()
     assert evidence.number("verified share")[4] > 0.5, "its picture still matches"
     assert evidence.number("obeys")[4] == 0 and evidence.number("obeys")[7] == 0

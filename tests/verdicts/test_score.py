@@ -9,8 +9,9 @@ from tiny_capture import names, orbit
 
 from mtcm_nerfstudio.consistency.checkpoint import CheckpointCard
 from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer, ModelConfig
+from mtcm_nerfstudio.tokens.evidence.assess import FRAME_NUMBERS, PAIR_NUMBERS, Evidence
 from mtcm_nerfstudio.tokens.tokens import RawFeatures, assemble_tokens
-from mtcm_nerfstudio.verdicts.score import read_tokens, score_frames, windows
+from mtcm_nerfstudio.verdicts.score import MODEL_REASONS, read_tokens, score_frames, windows
 
 
 def features(count: int) -> RawFeatures:
@@ -48,6 +49,20 @@ def test_scores_are_calibrated_probabilities(model):
     np.testing.assert_allclose(scores.reasons.sum(axis=1), 1.0)
     np.testing.assert_allclose(scores.states, output.states[0].numpy(), atol=1e-6)
     assert scores.modality.shape == (9, 3)
+
+
+def test_a_stranger_is_inconsistent_by_its_image_and_foreign(model):
+    raw = features(9)
+    raw.embeddings[4] = 5.0 * raw.embeddings[4]
+    plain = Evidence(np.zeros((9, len(FRAME_NUMBERS))), np.zeros((0, 2), int), np.zeros((0, 2, len(PAIR_NUMBERS))))
+    before, after = (score_frames(model, card(calibration_stranger=weight), raw, plain) for weight in (0.0, 30.0))
+    rest = np.arange(9) != 4
+    for name in ("inconsistency", "modality", "reasons"):
+        np.testing.assert_array_equal(getattr(after, name)[rest], getattr(before, name)[rest])
+    assert after.inconsistency[4] > 0.99 > before.inconsistency[4] and after.modality[4, 0] > before.modality[4, 0]
+    assert after.reasons[4].argmax() == MODEL_REASONS.index("foreign")
+    without = [score_frames(model, card(calibration_stranger=weight), raw).inconsistency for weight in (0.0, 30.0)]
+    np.testing.assert_array_equal(*without)
 
 
 def test_long_captures_are_read_in_windows_of_the_trained_length(model):

@@ -17,6 +17,8 @@ CLEAN_FRAMES_LOST = 0.01
 _SMALLEST_SCALE = 1e-3
 _LOWEST, _HIGHEST = 0.2, 0.99
 """Bounds of the threshold: what is all but certain goes, and what is hardly in doubt stays."""
+_HEAVIEST = 60.0
+"""Bound of the weight of strangeness: a tenth of it is then worth a logit of six."""
 
 
 @torch.no_grad()
@@ -52,6 +54,27 @@ def platt(logits: Float[np.ndarray, " frame"], faulty: Bool[np.ndarray, " frame"
 
     found = minimize(loss, np.array([1.0, 0.0]), jac=True, bounds=[(_SMALLEST_SCALE, None), (None, None)])
     return float(found.x[0]), float(found.x[1])
+
+
+def platt_with_strangers(
+    logits: Float[np.ndarray, " frame"], strange: Float[np.ndarray, " frame"], faulty: Bool[np.ndarray, " frame"]
+) -> tuple[float, float, float]:
+    """Fit p = sigmoid(scale · logit + offset + stranger · strange), stranger ≥ 0, as ``platt`` does without it."""
+    scale, offset = platt(logits, faulty)
+    positive, negative = int(faulty.sum()), int((~faulty).sum())
+    if not positive or not negative:
+        return scale, offset, 0.0
+    target = np.where(faulty, (positive + 1.0) / (positive + 2.0), 1.0 / (negative + 2.0))
+    numbers = np.stack([logits, np.ones_like(logits), strange])
+
+    def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        z = parameters @ numbers
+        slope = 1.0 / (1.0 + np.exp(-z)) - target
+        return float((np.logaddexp(0.0, z) - target * z).mean()), (numbers * slope).mean(axis=1)
+
+    bounds = [(_SMALLEST_SCALE, None), (None, None), (0.0, _HEAVIEST)]
+    found = minimize(loss, np.array([scale, offset, 0.0]), jac=True, bounds=bounds)
+    return float(found.x[0]), float(found.x[1]), float(found.x[2])
 
 
 def threshold(clean: Float[np.ndarray, " frame"], lost: float = CLEAN_FRAMES_LOST) -> float:

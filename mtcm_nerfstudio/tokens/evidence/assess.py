@@ -1,4 +1,4 @@
-"""What matches and looks say about each frame and each pair, given the claimed poses: numbers for the transformer.
+"""What the matches say about each frame and each pair, given the poses that are claimed: numbers for the transformer.
 
 The matches of a pair show that one of two frames is wrong, not which. Three things tell them apart: trust, spread over
 the graph of frames; what a frame could put right by moving on its own; and signs (a blurred frame is less sharp than
@@ -22,7 +22,6 @@ from mtcm_nerfstudio.tokens.evidence.geometry import (
 )
 from mtcm_nerfstudio.tokens.evidence.graph import Graph, potentials, sides
 from mtcm_nerfstudio.tokens.evidence.partners import choose_partners, pose_distances
-from mtcm_nerfstudio.tokens.unlikeness import LOOKS, unlikeness
 
 _LINKS = (
     "compared",
@@ -58,7 +57,7 @@ _COVER = (
     "odd above",
     "block above",
 )
-_BASE = (*_LINKS, *_GEOMETRY, *_TONE, *_COVER, *LOOKS, *(f"{name} above" for name in OVERALL), *OVERALL)
+_BASE = (*_LINKS, *_GEOMETRY, *_TONE, *_COVER, *(f"{name} above" for name in OVERALL), *OVERALL)
 FRAME_NUMBERS: tuple[str, ...] = (*_BASE, *(f"{name} in this capture" for name in _BASE))
 """What ``Evidence.frames`` holds: numbers, then the same as robust deviations from the capture's median."""
 PAIR_NUMBERS: tuple[str, ...] = (
@@ -106,26 +105,19 @@ class Evidence:
         return self.frames[:, FRAME_NUMBERS.index(name)]
 
 
-def assess(
-    bank: MatchBank,
-    c2w: Float[np.ndarray, "frame 4 4"],
-    embeddings: Float[np.ndarray, "frame 384"],
-    readable: Bool[np.ndarray, " frame"],
-) -> Evidence:
+def assess(bank: MatchBank, c2w: Float[np.ndarray, "frame 4 4"], readable: Bool[np.ndarray, " frame"]) -> Evidence:
     """Weigh the evidence for a capture as it claims to be.
 
     Args:
         bank: what pairs have in common; pairs that it never compared are left out.
         c2w: OpenGL camera-to-world matrices in the capture's own frame of reference and unit; NaN rows without a pose.
-        embeddings: of the images; NaN rows where there is none.
         readable: frames that have an image and take part.
     """
     known = np.where(readable[:, None, None], c2w, np.nan)
     pairs = choose_partners(bank.likeness, pose_distances(known), readable)
     rows = bank.row[pairs[:, 0], pairs[:, 1]]
     pairs, rows = pairs[rows >= 0], rows[rows >= 0]
-    looks = unlikeness(np.where(readable[:, None], embeddings, np.nan))
-    return _Assessment(bank, known, pairs, rows).evidence(looks, readable)
+    return _Assessment(bank, known, pairs, rows).evidence(readable)
 
 
 class _Assessment:
@@ -168,9 +160,10 @@ class _Assessment:
         self.sharper, self.brighter = bank.sharper[rows], bank.brighter[rows]
         self.overall = np.nan_to_num(bank.overall)
 
-    def evidence(self, looks: Float[np.ndarray, "frame looks"], readable: Bool[np.ndarray, " frame"]) -> Evidence:
-        numbers = [*self._links(), *self._geometry(), *self._tone(), *self._cover(), *looks.T]
-        base = np.column_stack([*numbers, *self._overall(), *self.overall.T])
+    def evidence(self, readable: Bool[np.ndarray, " frame"]) -> Evidence:
+        base = np.column_stack(
+            [*self._links(), *self._geometry(), *self._tone(), *self._cover(), *self._overall(), *self.overall.T]
+        )
         within = np.column_stack([_deviation(column, readable) for column in base.T])
         frames = np.clip(np.column_stack([base, within]), -_LARGEST, _LARGEST)
         return Evidence(np.where(readable[:, None], frames, 0.0), self.pairs, self._of_pairs())
