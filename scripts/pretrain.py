@@ -197,7 +197,7 @@ def write_checkpoint(model: ConsistencyTransformer, captures: list[TrainingCaptu
 def recalibrate(settings: Pretrain) -> None:
     """Give the shipped checkpoint and those of the runs that left captures out calibrations by what these measured."""
     measured = all_measured(settings)
-    calibrate_by_others(SHIPPED, measured)
+    calibrate_by_others(SHIPPED, measured, also=("figures",))
     calibrate_leave_outs(settings, measured)
 
 
@@ -215,14 +215,14 @@ def calibrate_leave_outs(settings: Pretrain, measured: Measured) -> None:
         calibrate_by_others(settings.out / f"without_{name}", measured.rows(measured.capture != name))
 
 
-def calibrate_by_others(stem: Path, others: Measured) -> None:
+def calibrate_by_others(stem: Path, others: Measured, also: tuple[str, ...] = ()) -> None:
     """Give a checkpoint that a capture was left out of a calibration and threshold that owe nothing to it either.
 
     They come from all the other captures that were left out of a run, as the shipped one's come from all: those of
     one run alone are too few to place a threshold by.
     """
     card = checkpoint_card(others, [])
-    shared = ("calibration_scale", "calibration_offset", "calibration_stranger", "threshold", "figures")
+    shared = ("calibration_scale", "calibration_offset", "calibration_stranger", "threshold", *also)
     changed = replace(read_card(stem), **{name: getattr(card, name) for name in shared})
     card_file(stem).write_text(card_to_json(changed), encoding="utf-8")
 

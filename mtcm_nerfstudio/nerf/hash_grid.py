@@ -84,7 +84,9 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  (the decorator hides the names)
+        ctx: Any, *gradients: Tensor
+    ) -> tuple[Tensor | None, None, Tensor | None]:
         """Return the gradients by the table and by the weights, where they are asked for."""
         (gradient,) = gradients
         table, rows, weights = ctx.saved_tensors
