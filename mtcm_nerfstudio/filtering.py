@@ -220,7 +220,8 @@ def settings_record(settings: FilterSettings, card: CheckpointCard) -> dict[str,
     """Return what the decisions depend on beside the capture, as plain JSON without paths."""
     flags = {name: value for name, value in asdict(settings).items() if name not in _IN_THE_DIGESTS}
     as_json = {name: list(value) if isinstance(value, tuple) else value for name, value in flags.items()}
-    return {**as_json, "checkpoint": card.digest, "embedder": card.embedder}
+    calibration = [card.calibration_scale, card.calibration_offset, card.calibration_stranger, card.threshold]
+    return {**as_json, "checkpoint": card.digest, "calibration": calibration, "embedder": card.embedder}
 
 
 def capture_digest(capture: Capture, cache: Cache) -> str:

@@ -11,7 +11,7 @@ Usage:
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -45,8 +45,6 @@ JPEG_QUALITY = 85
 START = datetime(2024, 5, 31, 14, 12, 0, 250000)
 FOREIGN_SEED = 8
 """The rendered scene that the foreign frame comes from."""
-FOREIGN_DRIFT = 0.21752636669492623
-"""Its exposure's drift as it was when the sample was made: recipes are drawn from a wider range now."""
 
 FAULTS = (
     Fault(frame=5, kind="motion_blur", severity=0.7, seed=1),
@@ -99,8 +97,7 @@ def take_shots() -> Shots:
 def _spoilt(pixels: np.ndarray, mask: np.ndarray, fault: Fault) -> tuple[np.ndarray, np.ndarray]:
     """Return image and mask of a faulty frame; what an occluder hides is no longer the subject."""
     if fault.kind == "foreign":
-        elsewhere = replace(draw_recipe(FOREIGN_SEED), exposure_drift=FOREIGN_DRIFT)
-        shots = photographs(elsewhere, FRAMES, (CAMERA.width, CAMERA.height))
+        shots = photographs(draw_recipe(FOREIGN_SEED), FRAMES, (CAMERA.width, CAMERA.height))
         _, foreign = next(shots)
         return foreign.pixels, foreign.mask
     if fault.kind not in _IMAGE_FAULTS:

@@ -91,7 +91,7 @@ def draw_recipe(seed: int) -> Recipe:
         focal_over_width=rng.uniform(0.65, 1.15),
         brightness=float(np.exp(rng.uniform(np.log(0.06), np.log(0.35)))),
         noise=rng.uniform(0.003, 0.02),
-        exposure_drift=0.02 + 0.6 * rng.random() ** 2,  # mostly small, as much as a stop where the light changes
+        exposure_drift=rng.uniform(0.02, 0.25),
         softness_px=rng.uniform(0.0, 0.7),
         naming=naming,
         has_exif=naming == "shuffled" or rng.random() < 0.7,
