@@ -231,7 +231,17 @@ def test_a_damaged_decisions_file_is_not_overwritten(capture):
 def test_the_file_holds_no_path_of_the_machine(capture, tmp_path):
     text = (run(capture).output_dir / decisions_file.FILE_NAME).read_text()
     assert str(tmp_path) not in text and set(json.loads(text)["settings"]) == {
-        *("checkpoint", "embedder", "threshold", "min_frames", "max_drop_share", "evidence", "repair", "keep_exposure"),
+        *(
+            "checkpoint",
+            "calibration",
+            "embedder",
+            "threshold",
+            "min_frames",
+            "max_drop_share",
+            "evidence",
+            "repair",
+            "keep_exposure",
+        ),
         *("max_frames", "coverage", "keep_labels", "front", "suggest", "words"),
     }
 

@@ -29,7 +29,7 @@ class LpipsIfThere:
         """
         with _lpips_or_none():
             super().populate_modules()  # type: ignore[misc]  (nerfstudio's model, beside which this stands)
-        if self.config.implementation == "torch":  # type: ignore[attr-defined]  (what is asked for, not a fallback)
+        if getattr(self.config, "implementation", None) == "torch":  # type: ignore[attr-defined]
             quicken(self)  # type: ignore[arg-type]
 
     def get_image_metrics_and_images(

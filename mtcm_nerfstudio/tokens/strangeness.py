@@ -12,6 +12,8 @@ from mtcm_nerfstudio.tokens.evidence.assess import Evidence
 
 _USUAL = 0.2
 """Up to this logarithm farther from half of the capture than others, frames of one place are all the time."""
+_HELD_TOGETHER = 0.25
+"""Median trust from which on a capture is held together by its matches, so that one without any is odd."""
 _SAME_IMAGE = 0.1
 """Added to distances of embeddings (of length √384): the same image twice is no sign of anything."""
 
@@ -19,8 +21,9 @@ _SAME_IMAGE = 0.1
 def strangeness(embeddings: Float[np.ndarray, "frame 384"], evidence: Evidence | None) -> Float[np.ndarray, " frame"]:
     """Return how strange each frame is, 0 and up; 0 where that cannot be told.
 
-    What an image is farther from half of the capture than usual counts as far as the matches do not vouch for the
-    frame (``trust``, in [0, 1]): a walk through a house has rooms that look like no other and still belong to it.
+    What an image is farther from half of the capture than usual counts as far as matches vouch less for the frame
+    (``trust``, in [0, 1]) than for the median one: a walk through a house has rooms that look like no other and still
+    belong to it, and where pictures do not match at all, that nobody vouches for one of them means nothing.
 
     Args:
         embeddings: of the images, NaN rows where there is none.
@@ -29,7 +32,11 @@ def strangeness(embeddings: Float[np.ndarray, "frame 384"], evidence: Evidence |
     if evidence is None:
         return np.zeros(len(embeddings))
     excess = np.maximum(unlikeness(embeddings) - _USUAL, 0.0)
-    return excess * (1.0 - np.clip(evidence.number("trust"), 0.0, 1.0))
+    trust = np.clip(evidence.number("trust"), 0.0, 1.0)
+    usual = float(np.median(trust)) if len(trust) else 0.0
+    if usual <= 0.0:
+        return np.zeros(len(embeddings))
+    return excess * np.maximum(1.0 - trust / usual, 0.0) * min(1.0, usual / _HELD_TOGETHER)
 
 
 def unlikeness(embeddings: Float[np.ndarray, "frame 384"]) -> Float[np.ndarray, " frame"]:

@@ -128,7 +128,7 @@ def small_joint(**changes) -> JointTransformer:
     model = ConsistencyTransformer(ModelConfig(d_model=32, layers=1, heads=2, feed_forward=32)).eval()
     joint = JointTransformer(model, CheckpointCard("small", "efficientnet-lite0", "1"), FRAMES, settings)
     places = torch.stack([torch.arange(5), torch.arange(2, 7)])
-    joint.begin(Reading(torch.randn(2, 5, 394), torch.ones(2, 5, 5, dtype=torch.bool), places, None))
+    joint.begin(Reading(torch.randn(2, 5, 394), torch.ones(2, 5, 5, dtype=torch.bool), places, None, torch.zeros(2, 5)))
     return joint
 
 

@@ -31,11 +31,15 @@ def test_photos_of_another_place_are_unlike_half_of_the_capture_however_many_the
 
 def test_a_frame_is_as_strange_as_matches_do_not_vouch_for_it():
     embeddings, foreign = two_places(0.2)
-    nobody, everybody = (strangeness(embeddings, trusting(np.full(40, trust))) for trust in (0.0, 1.0))
-    half = strangeness(embeddings, trusting(np.full(40, 0.5)))
-    assert nobody[foreign].min() > 0.8 and not nobody[~foreign].any()
-    np.testing.assert_allclose(half, 0.5 * nobody)
-    assert not everybody.any() and not strangeness(embeddings, None).any()
+    alone, half, vouched = (strangeness(embeddings, trusting(np.where(foreign, t, 1.0))) for t in (0.0, 0.5, 1.0))
+    assert alone[foreign].min() > 0.8 and not alone[~foreign].any()
+    np.testing.assert_allclose(half, 0.5 * alone)
+    assert not vouched.any() and not strangeness(embeddings, None).any()
+
+
+def test_where_no_pictures_match_nobody_is_strange():
+    embeddings, _ = two_places(0.2)
+    assert not strangeness(embeddings, trusting(np.zeros(40))).any()
 
 
 def test_unlikeness_knows_no_order_and_passes_over_frames_without_an_embedding():

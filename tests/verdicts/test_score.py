@@ -54,7 +54,9 @@ def test_scores_are_calibrated_probabilities(model):
 def test_a_stranger_is_inconsistent_by_its_image_and_foreign(model):
     raw = features(9)
     raw.embeddings[4] = 5.0 * raw.embeddings[4]
-    plain = Evidence(np.zeros((9, len(FRAME_NUMBERS))), np.zeros((0, 2), int), np.zeros((0, 2, len(PAIR_NUMBERS))))
+    numbers = np.zeros((9, len(FRAME_NUMBERS)))
+    numbers[np.arange(9) != 4, FRAME_NUMBERS.index("trust")] = 1.0
+    plain = Evidence(numbers, np.zeros((0, 2), int), np.zeros((0, 2, len(PAIR_NUMBERS))))
     before, after = (score_frames(model, card(calibration_stranger=weight), raw, plain) for weight in (0.0, 30.0))
     rest = np.arange(9) != 4
     for name in ("inconsistency", "modality", "reasons"):
