@@ -121,7 +121,8 @@ def _curves(rows: Sequence[Row]) -> Figure:
             means = [_mean([curve[str(step)] for curve in curves if str(step) in curve]) for step in steps]
             bound = method in (CLEAN, ORACLE)  # what the others are measured by
             colour = INK if bound else CATEGORIES[i % len(CATEGORIES)]
-            line = {CLEAN: "--", ORACLE: ":"}.get(method, "-")
+            again = "-" if i < len(CATEGORIES) else "-."  # a colour that comes round again looks otherwise
+            line = {CLEAN: "--", ORACLE: ":"}.get(method, again)
             panel.plot(steps, means, line, color=colour, linewidth=1.3, label=method)
         panel.set_xlabel("step")
         panel.set_title(capture, fontsize=9)

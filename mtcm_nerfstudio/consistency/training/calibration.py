@@ -38,32 +38,21 @@ def held_out_logits(
 
 
 def platt(logits: Float[np.ndarray, " frame"], faulty: Bool[np.ndarray, " frame"]) -> tuple[float, float]:
-    """Fit p = sigmoid(scale · logit + offset) by maximum likelihood (Platt, 1999); (1, 0) where one class is absent.
-
-    Platt's smoothed targets keep the fit finite where the classes do not overlap.
-    """
-    positive, negative = int(faulty.sum()), int((~faulty).sum())
-    if not positive or not negative:
-        return 1.0, 0.0
-    target = np.where(faulty, (positive + 1.0) / (positive + 2.0), 1.0 / (negative + 2.0))
-
-    def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
-        z = parameters[0] * logits + parameters[1]
-        slope = 1.0 / (1.0 + np.exp(-z)) - target
-        return float((np.logaddexp(0.0, z) - target * z).mean()), np.array([(slope * logits).mean(), slope.mean()])
-
-    found = minimize(loss, np.array([1.0, 0.0]), jac=True, bounds=[(_SMALLEST_SCALE, None), (None, None)])
-    return float(found.x[0]), float(found.x[1])
+    """Fit p = sigmoid(scale · logit + offset) by maximum likelihood (Platt, 1999); (1, 0) where one class is absent."""
+    scale, offset, _ = platt_with_strangers(logits, np.zeros_like(logits), faulty)
+    return scale, offset
 
 
 def platt_with_strangers(
     logits: Float[np.ndarray, " frame"], strange: Float[np.ndarray, " frame"], faulty: Bool[np.ndarray, " frame"]
 ) -> tuple[float, float, float]:
-    """Fit p = sigmoid(scale · logit + offset + stranger · strange), stranger ≥ 0, as ``platt`` does without it."""
-    scale, offset = platt(logits, faulty)
+    """Fit p = sigmoid(scale · logit + offset + stranger · strange), stranger ≥ 0; (1, 0, 0) where one class is absent.
+
+    Platt's smoothed targets keep the fit finite where the classes do not overlap.
+    """
     positive, negative = int(faulty.sum()), int((~faulty).sum())
     if not positive or not negative:
-        return scale, offset, 0.0
+        return 1.0, 0.0, 0.0
     target = np.where(faulty, (positive + 1.0) / (positive + 2.0), 1.0 / (negative + 2.0))
     numbers = np.stack([logits, np.ones_like(logits), strange])
 
@@ -73,7 +62,7 @@ def platt_with_strangers(
         return float((np.logaddexp(0.0, z) - target * z).mean()), (numbers * slope).mean(axis=1)
 
     bounds = [(_SMALLEST_SCALE, None), (None, None), (0.0, _HEAVIEST)]
-    found = minimize(loss, np.array([scale, offset, 0.0]), jac=True, bounds=bounds)
+    found = minimize(loss, np.array([1.0, 0.0, 0.0]), jac=True, bounds=bounds)
     return float(found.x[0]), float(found.x[1]), float(found.x[2])
 
 
