@@ -22,9 +22,10 @@ against the path's direction, or against the user's front frame where one is giv
 the middle of all views: |azimuth| ≤ 45 "looking ahead", ≤ 135 "looking left/right", else "looking back"; a pitch below
 −65 is "straight down", above 65 "straight up", in its place. Pitch and roll are as above.
 
-Up is found from how the cameras are held (``look_at.up_direction``). A flight that looks straight down and never
-turns cannot be told from a walk along a wall, and is labelled like one. Turning, moving or scaling the world changes
-no label.
+Up is found from how the cameras are held, and is the world's own axis where one stands upright
+(``look_at.up_direction``). A flight that looks straight down and never turns cannot be told from a walk along a wall,
+and is labelled like one. Moving or scaling the world changes no label; nor does turning it, but for labels at a limit
+where an axis was the vertical.
 """
 
 import math
