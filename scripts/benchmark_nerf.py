@@ -60,6 +60,8 @@ class Benchmark:
     """Of the training frames that get a fault, in (0, 1)."""
     also_at: tuple[float, ...] = ()
     """Other shares, at which some methods are tried as well, for a picture of PSNR against the share of faults."""
+    seeds_there: int = 1
+    """Draws of faults for each capture at the other shares."""
     faults: Literal["mixed", "small"] = "mixed"
     """mixed: ten kinds; small: poses off by 1° and 3° only."""
     only: tuple[str, ...] = ()
@@ -91,7 +93,8 @@ def run(benchmark: Benchmark) -> None:
         known = methods(checkpoint_of(benchmark.checkpoint, name))
         for seed in range(benchmark.seeds):
             kinds = MIXED if benchmark.faults == "mixed" else SMALL
-            for share in (benchmark.share, *benchmark.also_at):
+            others = benchmark.also_at if seed < benchmark.seeds_there else ()
+            for share in (benchmark.share, *others):
                 case = make_case(capture, foreign, kinds, share, seed, benchmark.work)
                 tried = (benchmark.only or known) if share == benchmark.share else AGAINST_SHARE
                 wanted += [(share, case, method, known[method]) for method in tried]

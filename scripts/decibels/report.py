@@ -133,13 +133,16 @@ def _curves(rows: Sequence[Row]) -> Figure:
 
 
 def _against_share(rows: Sequence[Row]) -> Figure:
-    """Draw the mean PSNR of methods against the share of faulty frames, a panel a capture."""
+    """Draw the mean PSNR of methods against the share of faulty frames, of draws that were tried at all of them."""
     captures = list(dict.fromkeys(row.capture for row in rows))
+    all_shares = {row.share for row in rows}
     figure = new_figure(2.9 * len(captures) + 1.8, 2.9)
     panels = figure.subplots(1, len(captures), squeeze=False, sharex=True)[0]
     for panel, capture in zip(panels, captures, strict=True):
+        of_capture = [row for row in rows if row.capture == capture]
+        everywhere = set.intersection(*({row.seed for row in of_capture if row.share == at} for at in all_shares))
         for i, method in enumerate(AGAINST_SHARE):
-            own = [row for row in rows if row.capture == capture and row.method == method]
+            own = [row for row in of_capture if row.method == method and row.seed in everywhere]
             shares = sorted({row.share for row in own})
             means = [_mean([row.psnr for row in own if row.share == share]) for share in shares]
             line = {CLEAN: "--", ORACLE: ":"}.get(method, "-")
