@@ -1,17 +1,18 @@
 """The decisions beside a capture: those that are there where they are current, else new ones, and their exports."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mtcm_nerfstudio import decisions as decisions_file
 from mtcm_nerfstudio.capture.capture import Capture
 from mtcm_nerfstudio.capture.read import read_capture
-from mtcm_nerfstudio.consistency.checkpoint import read_card
+from mtcm_nerfstudio.consistency.checkpoint import CheckpointCard, read_card
 from mtcm_nerfstudio.decisions import Decisions
 from mtcm_nerfstudio.filtering import (
     FilterSettings,
     capture_digest,
     filter_capture,
+    other_flags,
     settings_record,
     with_given_poses,
 )
@@ -41,6 +42,7 @@ def current_decisions(
     reset: bool = False,
     dry_run: bool = False,
     progress: bool = True,
+    follow: bool = False,
 ) -> FilterResult:
     """Return the decisions for a capture: those in its file where they are current, else new ones.
 
@@ -53,6 +55,8 @@ def current_decisions(
         reset: forget the decisions that are there, a person's too.
         dry_run: write nothing.
         progress: show progress bars on standard error.
+        follow: where ``settings`` are the default, decisions of this capture stand that were made with other flags,
+            by a checkpoint of the user's own, or from given poses. The shipped checkpoint must be today's.
 
     Raises:
         FileNotFoundError: there is no capture, or no checkpoint.
@@ -65,12 +69,18 @@ def current_decisions(
     output_dir = output_dir or default_output_dir(data, capture)
     path = output_dir / decisions_file.FILE_NAME
     previous = decisions_file.read(path) if path.is_file() and not reset else None
-    posed, _ = with_given_poses(capture, settings.poses)
-    digest, record = capture_digest(posed, cache), settings_record(settings, card)
-    if previous is not None and previous.is_current(digest, record) and (output_dir / EMBEDDINGS).is_file():
+    _, given = with_given_poses(capture, settings.poses)
+    digest, record = capture_digest(capture, cache), settings_record(settings, card, given)
+    stands = previous is not None and (
+        previous.is_current(digest, record) or (follow and _is_followed(previous, digest, settings, card))
+    )
+    if previous is not None and stands and (output_dir / EMBEDDINGS).is_file():
         if not dry_run:
             write_exports(previous, capture, output_dir)
-        return FilterResult(previous, capture, output_dir, reused=True, warnings=warnings_of(previous, capture))
+        warnings = warnings_of(previous, capture)
+        if flags := other_flags(previous.settings) if follow else ():
+            warnings += (f"Decided with {' '.join(flags)}; ns-mtcm-filter without flags decides anew.",)
+        return FilterResult(previous, capture, output_dir, reused=True, warnings=warnings)
     persons = {} if previous is None else previous.by_person
     filtered = filter_capture(capture, settings, cache, progress, persons)
     previous = _latest(path, previous)  # somebody may have decided while this was filtering
@@ -82,6 +92,15 @@ def current_decisions(
         # Last, so that a run that is cut short leaves no file that claims to be current.
         decisions_file.write(decisions, path)
     return FilterResult(decisions, capture, output_dir, reused=False, warnings=warnings_of(decisions, capture))
+
+
+def _is_followed(previous: Decisions, digest: str, settings: FilterSettings, card: CheckpointCard) -> bool:
+    """Tell whether decisions of the same capture stand though they were made otherwise: see ``current_decisions``."""
+    if replace(settings, source="auto", identity=None) != FilterSettings() or previous.capture_digest != digest:
+        return False
+    of_today = settings_record(settings, card)
+    shipped = previous.checkpoint.split(" ")[0] == card.name
+    return not shipped or all(previous.settings.get(name) == of_today[name] for name in ("checkpoint", "calibration"))
 
 
 def existing_decisions(

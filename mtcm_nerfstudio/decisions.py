@@ -73,6 +73,8 @@ class FrameDecision:
     repaired_transform_matrix: Matrix | None = None
     """The pose at which the frame is used, where the claimed one is wrong; of a dropped frame, in case somebody keeps
     it after all."""
+    spared: bool = False
+    """Whether the model would have dropped the frame, and only a limit on how many it may drop has kept it."""
 
     def __post_init__(self) -> None:
         """Check the ranges that the file format promises."""
@@ -179,13 +181,15 @@ class Decisions:
 
 
 def _person_says(frame: FrameDecision, kept: bool) -> FrameDecision:
-    """Overrule the model for one frame."""
+    """Overrule the model for one frame; one that cannot be trained on stays dropped, for the reason that it has."""
+    if frame.reason in UNUSABLE:
+        return frame
     reason: Reason | None = ("pose" if frame.repaired_transform_matrix else None) if kept else "manual"
-    return replace(frame, kept=kept, reason=reason, decided_by="person")
+    return replace(frame, kept=kept, reason=reason, decided_by="person", spared=False)
 
 
 def _carried(frame: FrameDecision, before: FrameDecision | None) -> FrameDecision:
-    if before is None or (before.decided_by == "person" and before.kept and frame.reason in UNUSABLE):
+    if before is None:
         return frame
     if before.decided_by == "person":
         return _person_says(frame, before.kept)

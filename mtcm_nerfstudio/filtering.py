@@ -1,6 +1,7 @@
 """The whole line as one function: capture → tokens and evidence → verdicts → repair → views → decisions."""
 
 import hashlib
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -28,7 +29,9 @@ from mtcm_nerfstudio.verdicts.verdict import GuardRails, Ruling, Verdict, judge
 from mtcm_nerfstudio.views.arrange import Arranged, Known, Wishes, arrange
 
 _IN_THE_DIGESTS = ("source", "identity", "poses")
-"""Settings that show in what was read, and so in the capture's digest."""
+"""Settings that show in what was read, or whose content is in the record."""
+_OF_THE_CHECKPOINT = ("source", "identity", "poses", "checkpoint", "embedder")
+"""Fields of the settings whose values in a record are other than what somebody types."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,8 @@ def filter_capture(
         ValueError: the checkpoint was trained on another embedding, or on another version of it, an embedding file is
             damaged, or what is wished of the views cannot be had.
     """
-    capture, given = with_given_poses(capture, settings.poses)
+    claimed = capture
+    capture, given = with_given_poses(claimed, settings.poses)
     model, card = load_checkpoint(settings.checkpoint)
     threshold = card.threshold if settings.threshold is None else settings.threshold
     tokenised = tokens_of(capture, embedder_for(settings, card), cache, progress)
@@ -142,19 +146,26 @@ def filter_capture(
     raw = _at(tokenised.raw, repaired)
     arranged = arrange(
         _known(raw, verdicts, scored.scores.states, frozenset(repaired), persons or {}),
-        Wishes(settings.max_frames, settings.coverage, settings.keep_labels, settings.front, settings.suggest),
+        Wishes(
+            settings.max_frames,
+            settings.coverage,
+            settings.keep_labels,
+            settings.front,
+            settings.suggest,
+            settings.min_frames,
+        ),
         scene_points(capture) if settings.suggest else None,
         lambda some: imagined_poses(model, raw.subset(some), card.window),
         lambda some: face_rays([capture.frames[i] for i in some], cache),
     )
     words = words_of(capture.frames, settings.words, cache, progress) if settings.words else (None,) * len(raw)
     decisions = Decisions(
-        capture_digest=capture_digest(capture, cache),
-        settings=settings_record(settings, card),
+        capture_digest=capture_digest(claimed, cache),
+        settings=settings_record(settings, card, given),
         checkpoint=f"{card.name} {card.digest[:16]}",
         embedder=tokenised.raw.embedder,
         threshold=threshold,
-        frames=_frame_decisions(raw.file_paths, verdicts, {**given, **repaired}, arranged, words),
+        frames=_frame_decisions(raw.file_paths, verdicts, given, repaired, arranged, words),
         suggested=arranged.suggested,
         front=arranged.front,
     )
@@ -216,12 +227,44 @@ def embedder_for(settings: FilterSettings, card: CheckpointCard) -> EmbedderName
     return card.embedder
 
 
-def settings_record(settings: FilterSettings, card: CheckpointCard) -> dict[str, Any]:
-    """Return what the decisions depend on beside the capture, as plain JSON without paths."""
+def settings_record(
+    settings: FilterSettings, card: CheckpointCard, given: Mapping[int, Matrix] | None = None
+) -> dict[str, Any]:
+    """Return what the decisions depend on beside the capture, as plain JSON without paths.
+
+    Args:
+        settings: how to filter.
+        card: of the checkpoint.
+        given: poses that stand in for the capture's, by the frames' numbers.
+    """
     flags = {name: value for name, value in asdict(settings).items() if name not in _IN_THE_DIGESTS}
     as_json = {name: list(value) if isinstance(value, tuple) else value for name, value in flags.items()}
     calibration = [card.calibration_scale, card.calibration_offset, card.calibration_stranger, card.threshold]
-    return {**as_json, "checkpoint": card.digest, "calibration": calibration, "embedder": card.embedder}
+    record = {**as_json, "checkpoint": card.digest, "calibration": calibration, "embedder": card.embedder}
+    if not given:
+        return record
+    return {**record, "poses": hashlib.sha256(repr(sorted(given.items())).encode()).hexdigest()}
+
+
+def other_flags(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """Name the flags, as somebody would type them, that a record of settings has and the default has not."""
+    usual = {
+        name: list(value) if isinstance(value, tuple) else value for name, value in asdict(FilterSettings()).items()
+    }
+    found = []
+    for name in (*(name for name in usual if name not in _OF_THE_CHECKPOINT), "poses"):
+        value, flag = record.get(name, usual[name]), name.replace("_", "-")
+        if value == usual[name]:
+            continue
+        if isinstance(value, bool):
+            found.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            found.append(f"--{flag}" if name == "poses" else f"--{flag} {_typed(value)}")
+    return tuple(found)
+
+
+def _typed(value: Any) -> str:
+    return shlex.join(str(one) for one in (value if isinstance(value, list) else [value]))
 
 
 def capture_digest(capture: Capture, cache: Cache) -> str:
@@ -244,6 +287,7 @@ def capture_digest(capture: Capture, cache: Cache) -> str:
 def _frame_decisions(
     names: tuple[str, ...],
     verdicts: tuple[Verdict, ...],
+    given: Mapping[int, Matrix],
     repaired: Mapping[int, Matrix],
     arranged: Arranged,
     words: tuple[str | None, ...],
@@ -253,14 +297,15 @@ def _frame_decisions(
             file_path=name,
             inconsistency=verdict.inconsistency,
             kept=verdict.kept,
-            reason=verdict.reason,
+            reason=verdict.reason or ("pose" if i in given else None),
             decided_by=verdict.decided_by,
             label=arranged.labels[i],
             words=words[i],
             modality=verdict.modality,
             evidence=verdict.evidence,
             most_at_odds_with=None if verdict.most_at_odds_with is None else names[verdict.most_at_odds_with],
-            repaired_transform_matrix=repaired.get(i),
+            repaired_transform_matrix=repaired.get(i, given.get(i)),
+            spared=verdict.spared,
         )
         for i, (name, verdict) in enumerate(zip(names, verdicts, strict=True))
     )

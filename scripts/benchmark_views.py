@@ -78,7 +78,7 @@ class Benchmark:
     checkpoint: str | None = None
     """MTCM's transformer, {capture} in its path standing for the capture's name. Default: the shipped one; so it is
     for captures for which there is no such file."""
-    steps: int = 600
+    steps: int = 400
     """Training steps."""
     longest_side: int = 128
     """Longer side of the images that the NeRF sees, in pixels."""
@@ -292,7 +292,7 @@ def _train_all(benchmark: Benchmark, jobs: Sequence[tuple[Case, Sequence[str]]])
 
 def _keeping(case: Case, names: set[str]) -> Decisions:
     frames = tuple(
-        FrameDecision(name, inconsistency=0.0, kept=name in names, decided_by="person",
+        FrameDecision(name, inconsistency=0.0, kept=name in names, decided_by="rule",
                       reason=None if name in names else "redundant")
         for name in case.file_paths
     )  # fmt: skip

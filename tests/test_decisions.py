@@ -52,7 +52,7 @@ def test_the_file_has_the_fields_of_the_contract(tmp_path):
     assert set(record["frames"][0]) == {
         *("file_path", "inconsistency", "kept", "reason", "decided_by", "label", "words", "modality"),
         "evidence",
-        *("most_at_odds_with", "repaired_transform_matrix"),
+        *("most_at_odds_with", "repaired_transform_matrix", "spared"),
     }
     assert [p.name for p in path.parent.iterdir()] == [d.FILE_NAME]
 
@@ -98,8 +98,12 @@ def test_nobody_keeps_a_frame_that_cannot_be_trained_on():
     broken = frame("a", kept=False, reason="unreadable image", decided_by="rule")
     with pytest.raises(ValueError, match="a cannot be kept: unreadable image"):
         decisions(broken).decided_by_person("a", kept=True)
-    kept_before = decisions(frame("a")).decided_by_person("a", kept=True)
-    assert decisions(broken).carrying_over(kept_before).frames == (broken,)
+    for kept in (True, False):
+        before = decisions(frame("a")).decided_by_person("a", kept=kept)
+        assert decisions(broken).carrying_over(before).frames == (broken,)
+    dropped = decisions(broken).decided_by_person("a", kept=False)
+    with pytest.raises(ValueError, match="a cannot be kept: unreadable image"):
+        dropped.decided_by_person("a", kept=True)
 
 
 def test_what_a_person_took_back_meanwhile_is_not_carried_on():

@@ -38,6 +38,10 @@ def scores(result) -> dict[str, float]:
     return {frame.file_path.split("/")[-1]: frame.inconsistency for frame in result.decisions.frames}
 
 
+def as_written(result) -> decisions_file.Decisions:
+    return decisions_file.from_json(decisions_file.to_json(result.decisions))
+
+
 def verdicts(result) -> dict[str, tuple]:
     return {frame.file_path.split("/")[-1]: (frame.kept, frame.reason) for frame in result.decisions.frames}
 
@@ -273,7 +277,12 @@ def test_it_starts_from_poses_that_are_given_and_hands_them_on(capture, tmp_path
         {f.file_path.split("/")[-1]: f.inconsistency for f in claimed.frames}, abs=1e-4
     )
     assert result.decisions.frames[4].repaired_transform_matrix == refined
-    assert run(capture, settings).reused and not run(capture).reused
+    assert result.decisions.frames[4].reason == "pose"
+    assert run(capture, settings).reused
+    followed = run(capture, follow=True)
+    assert followed.reused and followed.decisions == as_written(result)
+    assert "Decided with --no-repair --poses;" in "\n".join(followed.warnings)
+    assert not run(capture).reused
     with pytest.raises(FileNotFoundError):
         run(capture, FilterSettings(poses=tmp_path / "none.json"))
 
@@ -285,6 +294,32 @@ def test_a_budget_is_kept_and_others_are_called_redundant(capture):
     assert {frame.decided_by for frame in dropped} == {"rule"}
     assert len(run(capture, FilterSettings(coverage=0.8)).decisions.kept) < COUNT
     assert len(run(capture, FilterSettings(max_frames=COUNT + 9)).decisions.kept) == COUNT
+
+
+def test_decisions_with_other_flags_are_followed_where_none_are_given(capture, tmp_path):
+    made = run(capture, FilterSettings(max_frames=9, keep_labels=("front", "three-quarter left"), min_frames=1))
+    followed = run(capture, follow=True)
+    assert followed.reused and followed.decisions == as_written(made)
+    said = "\n".join(followed.warnings)
+    assert "Decided with --min-frames 1 --max-frames 9 --keep-labels front 'three-quarter left'" in said
+    assert not run(capture, FilterSettings(threshold=0.9), follow=True).reused, "a flag is given"
+    made = run(capture, FilterSettings(max_frames=9))
+    path = made.output_dir / decisions_file.FILE_NAME
+    record = json.loads(path.read_text())
+    record["settings"]["calibration"][0] += 0.1
+    path.write_text(json.dumps(record))
+    assert not run(capture, follow=True).reused, "made by the package's checkpoint as it was once"
+    run(capture, FilterSettings(max_frames=9))
+    edit_transforms(capture, lambda meta: meta["frames"].pop())
+    assert not run(capture, follow=True).reused, "another capture"
+
+
+def test_no_budget_leaves_fewer_than_the_least_and_labels_that_do_are_named(capture):
+    assert len(run(capture, FilterSettings(coverage=0.05)).decisions.kept) == 8
+    assert len(run(capture, FilterSettings(coverage=0.05, min_frames=3)).decisions.kept) == 3
+    result = run(capture, FilterSettings(keep_labels=("front",)))
+    kept = len(result.decisions.kept)
+    assert kept < 8 and f"Only {kept} frames are left, fewer than the 8 of --min-frames" in "\n".join(summary(result))
 
 
 def test_what_a_person_keeps_counts_towards_the_budget(capture):

@@ -124,7 +124,7 @@ def test_no_import_runs_upward():
         ("capture/read.py", "from mtcm_nerfstudio.tokens.tokens import FrameTokens"),
         ("tokens/tokens.py", "import mtcm_nerfstudio.analysis.figures"),
         ("views/select.py", "from mtcm_nerfstudio import verdicts"),
-        ("verdicts/score.py", "def late():\n    from ..views import select"),
+        ("consistency/score.py", "def late():\n    from ..views import select"),
         ("filtering.py", "from .cli.filter import main"),
         ("decisions.py", "from .capture.capture import Capture"),
     ],

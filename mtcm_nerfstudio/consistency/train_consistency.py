@@ -199,14 +199,25 @@ def require_trainable(captures: Sequence[TrainingCapture]) -> None:
     embedders = sorted({capture.raw.embedder for capture in captures})
     if len(embedders) > 1:
         raise ValueError(f"captures must share one embedder to be trained together, got {', '.join(embedders)}")
-    names = [capture.name for capture in captures]
-    if len(set(names)) < len(names):
-        raise ValueError(f"two captures are called {next(name for name in names if names.count(name) > 1)!r}")
+    require_names_and_frames([(capture.name, len(capture.raw)) for capture in captures])
     for capture in captures:
-        if len(capture.raw) < _FEWEST_FRAMES:
-            raise ValueError(f"{capture.name}: {len(capture.raw)} frames are too few, {_FEWEST_FRAMES} are needed")
         if not np.isfinite(capture.raw.embeddings).all(axis=1).any():
             raise ValueError(f"{capture.name}: not one frame has an embedding")
+
+
+def require_names_and_frames(named: Sequence[tuple[str, int]]) -> None:
+    """Raise ValueError where captures share a name or one is too short; what can be told before any work is done.
+
+    Args:
+        named: the name of each capture, and how many frames it has.
+    """
+    names = [name for name, _ in named]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"two captures are called {twice!r}: rename the folder of one")
+    for name, frames in named:
+        if frames < _FEWEST_FRAMES:
+            raise ValueError(f"{name}: {frames} frames are too few, {_FEWEST_FRAMES} are needed")
 
 
 class _Run:

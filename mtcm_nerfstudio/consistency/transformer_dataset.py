@@ -97,6 +97,13 @@ def make_batch(
         step: of the run.
         purpose: what the batch is for.
     """
+    return collate(*draw_examples(captures, config, seed, step, purpose))
+
+
+def draw_examples(
+    captures: Sequence[TrainingCapture], config: DatasetConfig, seed: int, step: int, purpose: Purpose
+) -> tuple[str, list[Example]]:
+    """Return the name of the capture that was drawn, and its variants: what ``make_batch`` collates."""
     rng = np.random.default_rng([seed, step, ("training", "validation", "calibration").index(purpose)])
     chance = np.sqrt([len(capture.raw) for capture in captures])
     chosen = int(rng.choice(len(captures), p=chance / chance.sum()))
@@ -105,7 +112,7 @@ def make_batch(
     longest = min(config.longest, max(len(capture.raw) - 1, 1))
     length = int(rng.integers(min(config.shortest, longest), longest + 1))
     count = max(1, min(config.batch_tokens // length, config.variants))
-    return collate(capture.name, [make_example(capture, others, length, config, rng) for _ in range(count)])
+    return capture.name, [make_example(capture, others, length, config, rng) for _ in range(count)]
 
 
 def make_example(

@@ -23,18 +23,21 @@ _SECONDS = 1.0
 class PersonsWord:
     """Follows what a person says of the frames that a run trains on."""
 
-    def __init__(self, path: Path, names: tuple[str, ...], begun_with: Decisions) -> None:
+    def __init__(self, path: Path, names: tuple[str, ...], begun_with: Decisions, weighted: bool = False) -> None:
         """Begin with what holds at the start of a run.
 
         Args:
             path: of the capture's decisions; they need not be there.
             names: of the training frames.
             begun_with: the decisions that the run trains by.
+            weighted: whether the transformer weights frames, so that those which a person kept need a word for them.
         """
         self.path, self.names = path, names
-        self.says = torch.full((len(names),), torch.nan)
-        """0 where a person dropped a training frame since, 1 where one was put back or taken off trial, else NaN."""
         self._begun = begun_with.by_person
+        self._at_first = {name: 1.0 for name, kept in self._begun.items() if kept and weighted}
+        self.says = torch.tensor([self._at_first.get(name, torch.nan) for name in names])
+        """0 where a person dropped a training frame since, 1 where one was put back or taken off trial, or kept before
+        where frames are weighted, else NaN."""
         self._known = {frame.file_path for frame in begun_with.kept}
         self._stamp: decisions_file.Stamp | None = None  # what was decided before the first step is heard, too
         self._last = 0.0
@@ -68,7 +71,7 @@ class PersonsWord:
     def _take_up(self, decisions: Decisions) -> list[str]:
         told, persons, dropped = [], decisions.by_person, {frame.file_path for frame in decisions.dropped}
         for row, name in enumerate(self.names):
-            before, now = float(self.says[row]), torch.nan
+            before, now = float(self.says[row]), self._at_first.get(name, torch.nan) if name in persons else torch.nan
             if name in persons and persons[name] != self._begun.get(name):
                 now = float(persons[name])
             elif name in self._begun and name not in persons and name in dropped:  # taken back

@@ -140,7 +140,7 @@ class MTCMPipeline(VanillaPipeline):
     ) -> dict[str, float]:
         """Evaluate all images as nerfstudio does, and write the metrics of each into the run's folder."""
         rows: dict[str, dict[str, float]] = {}
-        paths = data_loader.dataset.image_filenames
+        paths = self._evaluated.image_filenames  # the loader of whole images is a plain list
         folder = os.path.commonpath([path.parent for path in paths])  # two cameras' folders may hold the same names
         names = [path.relative_to(folder).as_posix() for path in paths]
         measure = self.model.get_image_metrics_and_images
@@ -183,7 +183,8 @@ class MTCMPipeline(VanillaPipeline):
             return None
         if self._person is None:
             frames = self._parser.training_frames()
-            self._person = PersonsWord(self._parser.followed_decisions, frames.names, frames.decisions)
+            joint = self._hook is not None
+            self._person = PersonsWord(self._parser.followed_decisions, frames.names, frames.decisions, joint)
         for line in self._person.hear():
             CONSOLE.print(line, markup=False, highlight=False, soft_wrap=True)
         return self._person if self._person.has_spoken else None
@@ -255,6 +256,12 @@ class MTCMPipeline(VanillaPipeline):
     @property
     def _train_set(self) -> InputDataset:
         dataset = self.datamanager.train_dataset
+        assert isinstance(dataset, InputDataset)
+        return dataset
+
+    @property
+    def _evaluated(self) -> InputDataset:
+        dataset = self.datamanager.eval_dataset
         assert isinstance(dataset, InputDataset)
         return dataset
 

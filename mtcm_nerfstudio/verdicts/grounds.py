@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from mtcm_nerfstudio.consistency.score import ModelReason
 from mtcm_nerfstudio.tokens.evidence.assess import PAIR_NUMBERS, Evidence
 from mtcm_nerfstudio.verdicts.neighbours import Neighbourhood
-from mtcm_nerfstudio.verdicts.score import ModelReason
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ from jaxtyping import Float
 
 from mtcm_nerfstudio.capture.capture import Capture
 from mtcm_nerfstudio.consistency.checkpoint import CheckpointCard
+from mtcm_nerfstudio.consistency.score import MODEL_REASONS, Scores, score_frames
 from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer
 from mtcm_nerfstudio.decisions import Matrix
 from mtcm_nerfstudio.tokens.cache import Cache
@@ -16,7 +17,6 @@ from mtcm_nerfstudio.tokens.progress import progress_bars
 from mtcm_nerfstudio.tokens.tokens import RawFeatures, assemble_tokens
 from mtcm_nerfstudio.verdicts.repair import repair_poses
 from mtcm_nerfstudio.verdicts.rules import RuledOut
-from mtcm_nerfstudio.verdicts.score import MODEL_REASONS, Scores, score_frames
 
 _DECIMALS = 10
 """Of a repaired pose, in the world's unit."""

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from mtcm_nerfstudio.consistency.score import MODEL_REASONS, Scores
 from mtcm_nerfstudio.decisions import DecidedBy, ModalityScores, Reason
 from mtcm_nerfstudio.tokens.tokens import PARTS, FrameTokens
 from mtcm_nerfstudio.verdicts.grounds import Grounds
 from mtcm_nerfstudio.verdicts.neighbours import compare_neighbours
 from mtcm_nerfstudio.verdicts.rules import RuledOut
-from mtcm_nerfstudio.verdicts.score import MODEL_REASONS, Scores
 from mtcm_nerfstudio.verdicts.scored import Scored
 
 

@@ -22,6 +22,8 @@ class Wishes:
     keep_labels: tuple[str, ...] = ()
     front: str | None = None
     suggest: int = 0
+    min_frames: int = 1
+    """Fewer than these are not left, where the capture has as many (by label alone, fewer may be)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,10 +149,12 @@ def _redundant(known: Known, kept: Bool[np.ndarray, " n"], wishes: Wishes) -> Bo
         return redundant
     quality = view_quality(known.inconsistency, known.evidence, known.c2w)
     leader = best_of_duplicates(known.c2w, known.embeddings, np.where(known.fixed, 2.0, quality), kept)
-    candidates = np.flatnonzero(kept & (known.fixed | (leader == np.arange(len(kept)))))
+    unlike = kept & (known.fixed | (leader == np.arange(len(kept))))
+    candidates = np.flatnonzero(unlike if unlike.sum() >= wishes.min_frames else kept)
     points = view_points(known.c2w, np.where(kept[:, None], known.states, np.nan))[candidates]
     fixed = np.flatnonzero(known.fixed[candidates])
-    selection = select(points, quality[candidates], wishes.max_frames, wishes.coverage, fixed)
+    fewest = max(wishes.min_frames, 1)
+    selection = select(points, quality[candidates], wishes.max_frames, wishes.coverage, fixed, fewest)
     redundant[kept] = True
     redundant[candidates[selection.chosen]] = False
     return redundant

@@ -49,6 +49,7 @@ def select(
     most: int | None = None,
     coverage: float | None = None,
     first: Int[np.ndarray, " some"] | None = None,
+    fewest: int = 1,
 ) -> Selection:
     """Choose frames until there are ``most``, or until they serve ``coverage`` of what all of them would.
 
@@ -60,6 +61,7 @@ def select(
         most: how many to choose.
         coverage: F(chosen) / F(all candidates) that is enough, in (0, 1].
         first: candidates that are chosen before all others.
+        fewest: how many to choose at least (where there are as many), whatever they serve.
     """
     service = _Service(points.astype(np.float32), quality.astype(np.float32))
     everything = service.of_all()
@@ -78,7 +80,7 @@ def select(
     heap = [(-gain, int(i)) for gain, i in zip(service.gains(left, best), left, strict=True)]
     heapq.heapify(heap)
     limit = len(points) if most is None else min(most, len(points))
-    while heap and len(chosen) < limit and (coverage is None or not worth or worth[-1] < coverage):
+    while heap and len(chosen) < limit and (coverage is None or len(chosen) < fewest or worth[-1] < coverage):
         add(_next_best(heap, service, best))
     return Selection(np.array(chosen, dtype=int), np.array(worth))
 

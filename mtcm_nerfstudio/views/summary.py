@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mtcm_nerfstudio.capture.capture import Capture
-from mtcm_nerfstudio.decisions import Decisions, FrameDecision
+from mtcm_nerfstudio.decisions import UNUSABLE, Decisions, FrameDecision
 from mtcm_nerfstudio.views.coverage import holes
 from mtcm_nerfstudio.views.poses import believed_poses, used_poses
 
@@ -49,7 +49,7 @@ def warnings_of(decisions: Decisions, capture: Capture) -> tuple[str, ...]:
     """
     names = [frame.file_path for frame in decisions.frames]
     out = []
-    spared = [frame.file_path for frame in decisions.kept if _was_spared(frame, decisions)]
+    spared = [frame.file_path for frame in decisions.kept if frame.spared]
     if spared:
         share = 1.0 - float(decisions.settings.get("max_drop_share", 0.0))
         out.append(
@@ -57,6 +57,9 @@ def warnings_of(decisions: Decisions, capture: Capture) -> tuple[str, ...]:
             f"{decisions.settings.get('min_frames', 0)} frames and {share:.0%} of them: {_named(spared)}. "
             "Look at the capture."
         )
+    fewest = int(decisions.settings.get("min_frames", 0))
+    if len(decisions.kept) < fewest <= sum(frame.reason not in UNUSABLE for frame in decisions.frames):
+        out.append(f"Only {len(decisions.kept)} frames are left, fewer than the {fewest} of --min-frames.")
     kept = np.array([frame.kept for frame in decisions.frames])
     for hole in holes(used_poses(capture, decisions), kept, believed_poses(decisions)):
         span = names[hole.first] if hole.first == hole.last else f"{names[hole.first]} to {names[hole.last]}"
@@ -69,12 +72,6 @@ def warnings_of(decisions: Decisions, capture: Capture) -> tuple[str, ...]:
     if not any(frame.has_usable_pose for frame in capture.frames):
         out.append("No frame has a pose: frames were judged by image and time alone. Pose them with ns-mtcm-process.")
     return tuple(out)
-
-
-def _was_spared(frame: FrameDecision, decisions: Decisions) -> bool:
-    """Tell whether a guard-rail alone kept a frame: the model would drop it, and nobody asked for it to stay."""
-    guilty = frame.decided_by == "model" and frame.inconsistency >= decisions.threshold
-    return guilty and frame.repaired_transform_matrix is None and not decisions.settings.get("keep_exposure")
 
 
 def _named(names: Sequence[str], most: int = 5) -> str:

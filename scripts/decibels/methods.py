@@ -71,7 +71,7 @@ def methods(checkpoint: Path | None) -> dict[str, Method]:
 def _keeping(case: Case, kept: Collection[str]) -> Decisions:
     """Return decisions that keep some frames of a case; evaluation frames stay whatever is decided about them."""
     frames = tuple(
-        FrameDecision(name, inconsistency=0.0 if name in kept else 1.0, kept=name in kept, decided_by="person",
+        FrameDecision(name, inconsistency=0.0 if name in kept else 1.0, kept=name in kept, decided_by="rule",
                       reason=None if name in kept else "manual")
         for name in case.file_paths
     )  # fmt: skip

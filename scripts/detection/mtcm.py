@@ -8,8 +8,8 @@ import numpy as np
 from detection.judgement import Judgement, Method
 from detection.trials import Trial
 from mtcm_nerfstudio.consistency.checkpoint import CheckpointCard, card_file, load_checkpoint
+from mtcm_nerfstudio.consistency.score import MODEL_REASONS, Scores, score_frames
 from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer
-from mtcm_nerfstudio.verdicts.score import MODEL_REASONS, Scores, score_frames
 from mtcm_nerfstudio.verdicts.scored import Scored, repair_capture
 
 TOKENS_ONLY, REPAIR = " tokens only", " + repair"

@@ -17,8 +17,7 @@ from mtcm_nerfstudio.capture.capture import Capture
 from mtcm_nerfstudio.capture.read import read_capture
 from mtcm_nerfstudio.consistency.train_consistency import fresh_model
 from mtcm_nerfstudio.consistency.training.calibration import (
-    held_out_logits,
-    platt,
+    held_out_frames,
     platt_with_strangers,
     probabilities,
     threshold,
@@ -129,16 +128,17 @@ def test_platt_recovers_the_probabilities_that_made_the_labels() -> None:
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 3, 40_000)
     faulty = rng.random(40_000) < probabilities(logits, 0.7, -1.0)
-    scale, offset = platt(logits, faulty)
+    scale, offset, _ = platt_with_strangers(logits, np.zeros_like(logits), faulty)
     assert scale == pytest.approx(0.7, rel=0.05) and offset == pytest.approx(-1.0, rel=0.05)
 
 
 def test_platt_stays_finite_where_the_classes_do_not_overlap_or_one_is_absent() -> None:
     logits = np.array([-2.0, -1.0, 1.0, 2.0])
-    scale, offset = platt(logits, logits > 0)
+    nothing = np.zeros(4)
+    scale, offset, _ = platt_with_strangers(logits, nothing, logits > 0)
     assert np.isfinite([scale, offset]).all() and scale > 0
-    assert platt(logits, np.zeros(4, dtype=bool)) == (1.0, 0.0)
-    assert platt(-logits, logits > 0)[0] > 0
+    assert platt_with_strangers(logits, nothing, np.zeros(4, dtype=bool)) == (1.0, 0.0, 0.0)
+    assert platt_with_strangers(-logits, nothing, logits > 0)[0] > 0
 
 
 def test_strangeness_counts_as_much_as_it_tells() -> None:
@@ -160,14 +160,15 @@ def test_the_threshold_costs_one_clean_frame_in_a_hundred() -> None:
     assert threshold(np.full(10, 0.1)) == 0.2 and threshold(np.full(10, 1.0)) == 0.99 and threshold(np.zeros(0)) == 0.5
 
 
-def test_held_out_logits_belong_to_frames_that_count() -> None:
+def test_held_out_scores_belong_to_frames_that_count() -> None:
     captures = [capture("a", 20), capture("b", 12, 1)]
     torch.manual_seed(0)
     model = fresh_model(captures, SMALL)
     config = DatasetConfig(longest=12, batch_tokens=48)
-    logits, faulty = held_out_logits(model, captures, config, 0, 3)
-    assert logits.shape == faulty.shape and np.isfinite(logits).all() and 0 < faulty.mean() < 0.5
-    assert np.array_equal(logits, held_out_logits(model, captures, config, 0, 3)[0])
+    seen = held_out_frames(model, captures, config, 0, 3)
+    assert seen.logit.shape == seen.faulty.shape == seen.strange.shape and np.isfinite(seen.logit).all()
+    assert 0 < seen.faulty.mean() < 0.5
+    assert np.array_equal(seen.logit, held_out_frames(model, captures, config, 0, 3).logit)
 
 
 @pytest.fixture(scope="module")

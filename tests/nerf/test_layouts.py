@@ -70,8 +70,10 @@ def test_large_colmap_images_are_scaled_without_a_question_and_outside_the_image
         Image.effect_noise((1700, 1275), 50).convert("RGB").save(capture / "images" / name)
     before = {path: path.stat().st_mtime_ns for path in capture.rglob("*") if path.is_file()}
     decisions = decide(tmp_path / "d.json", IN_TRANSFORMS[:9])
-    train = open_ours(capture, decisions).get_dataparser_outputs("train")
+    parser = open_ours(capture, decisions)
+    train = parser.get_dataparser_outputs("train")
     assert {path.parent for path in train.image_filenames} == {capture / "mtcm" / "images_2"}
+    assert parser.training_frames().names == tuple(f"images/{path.name}" for path in train.image_filenames)
     assert {Image.open(path).size for path in train.image_filenames} == {(850, 637)}
     new = {path for path in capture.rglob("*") if path.is_file()} - before.keys()
     assert new and all(path.is_relative_to(capture / "mtcm") for path in new)

@@ -52,8 +52,10 @@ def test_no_other_dataparser_can_be_named_there(parse, capsys):
 
 
 def test_a_threshold_out_of_range_is_refused_in_words(parse, capsys):
-    with pytest.raises((SystemExit, ValueError)):
+    with pytest.raises((SystemExit, ValueError)) as refused:
         parse("nerfacto --data D mtcm --threshold 7")
+    said = capsys.readouterr()
+    assert "--threshold must lie in [0, 1], got 7" in " ".join((str(refused.value) + said.err + said.out).split())
 
 
 def test_the_tiny_method_needs_no_gpu_no_viewer_and_ends_by_itself(parse):

@@ -53,6 +53,18 @@ def test_what_was_decided_before_the_run_is_no_news(file):
     assert word.says.isfinite().tolist() == [True, False]
 
 
+def test_what_was_kept_before_a_weighted_run_counts_in_full_until_it_is_taken_back(file):
+    say(file, FILES[1], True)
+    word = PersonsWord(file, tuple(FILES[:2]), decisions_file.read(file), weighted=True)
+    assert heard(word) == [] and word.has_spoken
+    assert word.weights(torch.tensor([0.5, 0.01])).tolist() == [0.5, 1.0]
+    say(file, FILES[1], False)
+    assert heard(word) == [f"MTCM: {FILES[1]} no longer counts in this training"]
+    say(file, FILES[1], True)
+    assert heard(word) == [f"MTCM: {FILES[1]} counts again in this training"]
+    assert word.weights(torch.tensor([0.5, 0.01])).tolist() == [0.5, 1.0]
+
+
 def test_a_frame_that_is_not_in_the_run_has_to_wait_and_that_is_said_once(file):
     word = PersonsWord(file, (FILES[0],), decisions_file.read(file))
     say(file, FILES[2], True)

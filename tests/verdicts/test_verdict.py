@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from tiny_capture import names, orbit
 
 from mtcm_nerfstudio.capture.capture import Capture
+from mtcm_nerfstudio.consistency.score import MODEL_REASONS, Scores
 from mtcm_nerfstudio.tokens.evidence.assess import FRAME_NUMBERS, PAIR_NUMBERS, Evidence
 from mtcm_nerfstudio.tokens.tokenise import TokenisedCapture
 from mtcm_nerfstudio.tokens.tokens import RawFeatures, assemble_tokens
 from mtcm_nerfstudio.verdicts.neighbours import compare_neighbours
 from mtcm_nerfstudio.verdicts.rules import rule_out
-from mtcm_nerfstudio.verdicts.score import MODEL_REASONS, Scores
 from mtcm_nerfstudio.verdicts.scored import Scored
 from mtcm_nerfstudio.verdicts.verdict import GuardRails, Ruling, judge
 

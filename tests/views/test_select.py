@@ -1,5 +1,8 @@
 """Choosing a few frames that stand for all."""
 
+import time
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -58,8 +61,21 @@ def test_of_two_clusters_both_are_served_and_by_their_good_frames():
 
 def test_many_frames_take_little_memory_and_time():
     points = cloud(20_000, dimensions=23)
+    tracemalloc.start()
+    begun = time.perf_counter()
     got = select(points, np.ones(20_000), most=50)
+    seconds, peak = time.perf_counter() - begun, tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
     assert len(set(got.chosen.tolist())) == 50 and got.coverage[-1] > got.coverage[0]
+    # All distances would be 20,000 × 4,096 floats: 330 MB. It takes seconds, on a busy machine too.
+    assert peak < 150e6 and seconds < 60
+
+
+@pytest.mark.parametrize("fewest", (1, 6, 99))
+def test_a_coverage_that_little_serves_still_leaves_as_many_as_are_asked_for(fewest):
+    points, quality = cloud(12), np.ones(12)
+    got = select(points, quality, coverage=0.01, fewest=fewest)
+    assert len(got.chosen) == min(fewest, 12)
 
 
 def test_views_are_as_far_apart_as_their_cameras_wherever_the_world_lies():

@@ -1,15 +1,19 @@
 """From logits to probabilities, and the threshold above which a frame is dropped."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from scipy.optimize import minimize
 
+from mtcm_nerfstudio.consistency.training.batch import collate
 from mtcm_nerfstudio.consistency.training.capture import TrainingCapture
-from mtcm_nerfstudio.consistency.transformer_dataset import DatasetConfig, make_batch
+from mtcm_nerfstudio.consistency.transformer_dataset import DatasetConfig, draw_examples
 from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer
+from mtcm_nerfstudio.tokens.strangeness import strangeness
+from mtcm_nerfstudio.tokens.tokens import EMBEDDING
 
 CLEAN_FRAMES_LOST = 0.01
 """Share of clean frames that the threshold may cost."""
@@ -21,26 +25,35 @@ _HEAVIEST = 60.0
 """Bound of the weight of strangeness: a tenth of it is then worth a logit of six."""
 
 
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """What is said of frames in variants that training never drew, and what is true of them; one row a frame."""
+
+    logit: Float[np.ndarray, " frame"]
+    strange: Float[np.ndarray, " frame"]
+    """See ``tokens.strangeness``."""
+    faulty: Bool[np.ndarray, " frame"]
+
+
 @torch.no_grad()
-def held_out_logits(
+def held_out_frames(
     model: ConsistencyTransformer, captures: Sequence[TrainingCapture], config: DatasetConfig, seed: int, batches: int
-) -> tuple[Float[np.ndarray, " frame"], Bool[np.ndarray, " frame"]]:
-    """Score variants that training never drew, nothing hidden: logits, and which frames had a fault."""
+) -> HeldOut:
+    """Score variants that training never drew, nothing hidden."""
     model.eval()
-    logits, faulty = [], []
+    parts: list[HeldOut] = []
     for step in range(batches):
-        batch = make_batch(captures, config, seed, step, "calibration").to(next(model.parameters()).device)
+        name, examples = draw_examples(captures, config, seed, step, "calibration")
+        batch = collate(name, examples).to(next(model.parameters()).device)
         output = model(batch.tokens, batch.present, batch.padding, torch.zeros_like(batch.masked), batch.evidence)
-        counts = batch.verdict_counts
-        logits.append(output.inconsistency_logit[counts].cpu().numpy())
-        faulty.append(batch.inconsistent[counts].cpu().numpy())
-    return np.concatenate(logits).astype(np.float64), np.concatenate(faulty)
-
-
-def platt(logits: Float[np.ndarray, " frame"], faulty: Bool[np.ndarray, " frame"]) -> tuple[float, float]:
-    """Fit p = sigmoid(scale · logit + offset) by maximum likelihood (Platt, 1999); (1, 0) where one class is absent."""
-    scale, offset, _ = platt_with_strangers(logits, np.zeros_like(logits), faulty)
-    return scale, offset
+        for i, example in enumerate(examples):
+            counts = batch.verdict_counts[i].cpu().numpy()[: len(example)]
+            logit = output.inconsistency_logit[i].double().cpu().numpy()[: len(example)]
+            faulty = batch.inconsistent[i].cpu().numpy()[: len(example)]
+            embeddings = np.where(example.present[:, :1], example.tokens[:, EMBEDDING], np.nan)
+            strange = strangeness(embeddings, example.evidence)
+            parts.append(HeldOut(logit[counts], strange[counts], faulty[counts]))
+    return HeldOut(*(np.concatenate([getattr(part, one.name) for part in parts]) for one in fields(HeldOut)))
 
 
 def platt_with_strangers(
@@ -48,7 +61,7 @@ def platt_with_strangers(
 ) -> tuple[float, float, float]:
     """Fit p = sigmoid(scale · logit + offset + stranger · strange), stranger ≥ 0; (1, 0, 0) where one class is absent.
 
-    Platt's smoothed targets keep the fit finite where the classes do not overlap.
+    By maximum likelihood; Platt's smoothed targets (1999) keep the fit finite where the classes do not overlap.
     """
     positive, negative = int(faulty.sum()), int((~faulty).sum())
     if not positive or not negative:

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -18,9 +17,20 @@ from mtcm_nerfstudio.capture.capture import Capture
 from mtcm_nerfstudio.capture.identity import list_identities
 from mtcm_nerfstudio.capture.read import SourceChoice, detect_source, read_capture
 from mtcm_nerfstudio.consistency.checkpoint import CheckpointCard, TrainingSource, load_checkpoint, save_checkpoint
-from mtcm_nerfstudio.consistency.evidence import evidence_input
-from mtcm_nerfstudio.consistency.train_consistency import EpochResult, TrainConfig, require_free, train
-from mtcm_nerfstudio.consistency.training.calibration import held_out_logits, platt, probabilities, threshold
+from mtcm_nerfstudio.consistency.score import score_frames
+from mtcm_nerfstudio.consistency.train_consistency import (
+    EpochResult,
+    TrainConfig,
+    require_free,
+    require_names_and_frames,
+    train,
+)
+from mtcm_nerfstudio.consistency.training.calibration import (
+    held_out_frames,
+    platt_with_strangers,
+    probabilities,
+    threshold,
+)
 from mtcm_nerfstudio.consistency.training.capture import (
     TrainingCapture,
     completeness,
@@ -91,6 +101,7 @@ def run_training(settings: RunSettings, write_views: WriteViews) -> Path:
     start, card = starting_point(settings)
     cache = Cache()
     captures = read_captures(settings)
+    require_names_and_frames([(capture.name, len(capture)) for capture in captures])
     require_free(settings.logs, settings.train, [capture.name for capture in captures], settings.resume)
     tokenised = [tokens_of(capture, card.embedder, cache) for capture in captures]
     for one in tokenised:
@@ -189,16 +200,17 @@ class _Run:
     def checkpoint(self, model: ConsistencyTransformer) -> Path:
         """Calibrate a model and write it as the checkpoint of the run."""
         train_config = self.settings.train
-        logits, faulty = held_out_logits(
-            model, self.ready, train_config.dataset, train_config.seed, _CALIBRATION_BATCHES
-        )
-        scale, offset = platt(logits, faulty)
-        clean = probabilities(logits[~faulty], scale, offset)
+        seen = held_out_frames(model, self.ready, train_config.dataset, train_config.seed, _CALIBRATION_BATCHES)
+        scale, offset, stranger = platt_with_strangers(seen.logit, seen.strange, seen.faulty)
+        if not seen.strange[seen.faulty].any():  # no foreign frame was lent, so nothing was learnt about them
+            stranger = self.card.calibration_stranger
+        clean = probabilities(scale * seen.logit + stranger * seen.strange, 1.0, offset)[~seen.faulty]
         card = replace(
             self.card,
             name=CHECKPOINT,
             calibration_scale=scale,
             calibration_offset=offset,
+            calibration_stranger=stranger,
             threshold=threshold(clean),
             trained_on=tuple(TrainingSource(c.name, len(c.raw), c.licence) for c in self.ready),
             figures={},
@@ -229,17 +241,11 @@ def versions() -> dict[str, str]:
     return found
 
 
-@torch.no_grad()
 def _trusted(
     ready: TrainingCapture, tokenised: TokenisedCapture, model: ConsistencyTransformer | None, card: CheckpointCard
 ) -> TrainingCapture:
     """Take no frame for faultless of which the checkpoint at the start is in doubt, let alone one it would drop."""
     if model is None:
         return ready
-    present = torch.from_numpy(tokenised.tokens.present)[None]
-    nothing = torch.zeros_like(present)
-    evidence = evidence_input([evidence_of(ready.in_world(0), tokenised.tokens)])
-    output = model(torch.from_numpy(tokenised.tokens.tokens)[None], present, ~nothing[..., 0], nothing, evidence)
-    logits = output.inconsistency_logit[0].double().numpy()
-    doubted = probabilities(logits, card.calibration_scale, card.calibration_offset) >= _IN_DOUBT * card.threshold
-    return replace(ready, trusted=ready.trusted & ~doubted)
+    scores = score_frames(model, card, ready.raw, evidence_of(ready.in_world(0), tokenised.tokens))
+    return replace(ready, trusted=ready.trusted & (scores.inconsistency < _IN_DOUBT * card.threshold))

@@ -43,7 +43,7 @@ PLAN: tuple[tuple[FaultKind, ...], ...] = (
 )
 """Faults of the worlds that are made of a capture, one world after the other and round again."""
 
-_VERSION = "2"
+_VERSION = "3"
 """Changes whenever the same capture gives other worlds."""
 _WORLD = "world"
 _LEAST_SHARE, _LARGEST_SHARE = 0.06, 0.35
@@ -113,8 +113,13 @@ def make_worlds(
         track: shows progress.
     """
     images = [one.key for one in clean.seen]
-    lent = [frame.file_path for donor in donors for frame in donor.frames]
-    digest = _digest(embedder, images, lent)
+    lent = [
+        cache.content_digest(frame.image_path)
+        for donor in donors
+        for frame in donor.frames
+        if frame.image_path.is_file()
+    ]
+    digest = _digest(load_embedder(embedder).version, images, lent)
     worlds = [clean.world]
     for number in track(range(count), f"Spoiling images of {clean.capture.name}", count):
         known = cache.get(_WORLD, f"{digest}:{number}")
@@ -195,10 +200,10 @@ def _spoil(clean: CleanWorld, fault: Fault, donors: Sequence[Capture]) -> tuple[
         image = read_rgb(frame.image_path)
         image.thumbnail((LONGER_SIDE, LONGER_SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0)
         if fault.kind == "foreign":
-            donor = donors[int(rng.integers(len(donors)))]
-            while foreign_frame(donor, fault).image_path == frame.image_path:
-                donor = donors[int(rng.integers(len(donors)))]
-            image = faulty_image(image, fault, donor)
+            others = [donor for donor in donors if foreign_frame(donor, fault).image_path != frame.image_path]
+            if not others:
+                return None
+            image = faulty_image(image, fault, others[int(rng.integers(len(others)))])
         else:
             image = faulty_image(image, fault, None)
         mask = read_mask(frame.mask_path) if frame.mask_path is not None and frame.mask_path.is_file() else None

@@ -1,6 +1,6 @@
 """What the two stock parsers have in common here: they read a chosen part of a capture, and can tell the whole."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -35,7 +35,11 @@ class ChosenFramesParser(Protocol):
         ...
 
     def image_path(self, file_path: str) -> Path:
-        """Return the image that nerfstudio would open for a frame: a downscaled one where those are used."""
+        """Return the image that a frame is read from, or its downscaled image is made from."""
+        ...
+
+    def frames_of(self, images: Sequence[Path]) -> tuple[str, ...]:
+        """Return the frames that images in the outputs of ``parse``, downscaled or not, are of."""
         ...
 
     def has_usable_pose(self, file_path: str) -> bool:

@@ -44,6 +44,7 @@ class ColmapParser(ColmapDataParser):
         super().__init__(config)
         self._derived = derived
         self._chosen: Chosen = {}
+        self._made_from: dict[Path, Path] = {}
         self._model: dict[str, Any] = super()._get_all_images_and_cameras(config.data / config.colmap_path)
         listed = [Path(frame["file_path"]) for frame in self._model["frames"]]
         names = [path.relative_to(config.data / config.images_path).as_posix() for path in listed]
@@ -69,6 +70,11 @@ class ColmapParser(ColmapDataParser):
     def image_path(self, file_path: str) -> Path:
         """Return the image that a training run starts from: downscaled ones are made from it where there are none."""
         return Path(self._frames[file_path]["file_path"])
+
+    def frames_of(self, images: Sequence[Path]) -> tuple[str, ...]:
+        """Return the frames that images in the outputs of ``parse`` are of."""
+        by_path = {self.image_path(name): name for name in self._frames}
+        return tuple(by_path[self._made_from.get(image, image)] for image in images)
 
     def has_usable_pose(self, file_path: str) -> bool:
         """Tell whether every number of an image's pose is finite."""
@@ -150,7 +156,9 @@ class ColmapParser(ColmapDataParser):
             CONSOLE.print(f"Writing {len(fresh)} images at 1/{self._downscale_factor} into {self._derived / name}")
         for path, out in fresh:
             self._downscale(path, out, resampling)
-        return [there if there.exists() else out for there, out in zip(own, ours, strict=True)]
+        used = [there if there.exists() else out for there, out in zip(own, ours, strict=True)]
+        self._made_from.update(zip(used, paths, strict=True))
+        return used
 
     def _downscale(self, path: Path, out: Path, resampling: Image.Resampling) -> None:
         """Write one image at a whole fraction of its size, its EXIF orientation left as it is: not applied."""

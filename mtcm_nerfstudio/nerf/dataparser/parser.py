@@ -107,10 +107,8 @@ class MTCMDataParser(DataParser):
     def training_frames(self) -> TrainingFrames:
         """Return which frame each row of the training set is."""
         opened = self._opened
-        trained = (*opened.frames_of("train"), *opened.views.on_trial)
-        by_path = {opened.parser.image_path(name): name for name in trained}
         decided = _by_name(opened.decisions)  # which spell a name as the capture does
-        names = tuple(decided[by_path[path]].file_path for path in self._train.image_filenames)
+        names = tuple(decided[name].file_path for name in opened.parser.frames_of(self._train.image_filenames))
         saved_from_capture, scene = opened.parser.saved_from_capture(), self._scene
         capture_from_saved = torch.linalg.inv(saved_from_capture)
         return TrainingFrames(
@@ -135,12 +133,14 @@ class MTCMDataParser(DataParser):
         """The capture, opened once: what the run has settled before stands, the rest is decided now."""
         path = self.config.decisions or resumed_decisions(sys.argv[1:])
         if path is None:
-            result = current_decisions(self.config.data, self.config.filter, self.config.output_dir)
+            result = current_decisions(self.config.data, self.config.filter, self.config.output_dir, follow=True)
             _say(summary(result))
             refuse_another_model(result.capture, self.config.stock.colmap_path)
             return self._open(result.decisions, None)
         _say([f"MTCM: uses the decisions in {path}"])
-        return self._open(decisions_file.read(path), read_training_views(path.parent))
+        # Beside them lies which frames that run trained on; its joint verdicts are for other runs.
+        settled = read_training_views(path.parent) if path.name == decisions_file.FILE_NAME else None
+        return self._open(decisions_file.read(path), settled)
 
     def _open(self, decisions: Decisions, settled: TrainingViews | None) -> _Opened:
         data, settings = self.config.data, self.config.filter

@@ -1,7 +1,7 @@
 """Driving nerfstudio's parser of transforms.json over a chosen part of the frames."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -65,6 +65,11 @@ class TransformsParser(Nerfstudio):
     def image_path(self, file_path: str) -> Path:
         """Return the image that nerfstudio would open for a frame."""
         return self._get_fname(Path(self._frames[file_path]["file_path"]), self._root)
+
+    def frames_of(self, images: Sequence[Path]) -> tuple[str, ...]:
+        """Return the frames that images in the outputs of ``parse`` are of."""
+        by_path = {self.image_path(name): name for name in self._frames}
+        return tuple(by_path[image] for image in images)
 
     def has_usable_pose(self, file_path: str) -> bool:
         """Tell whether a frame has a 4×4 (or 3×4) matrix of finite numbers."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from mtcm_nerfstudio.capture.capture import Capture
 from mtcm_nerfstudio.consistency.checkpoint import CheckpointCard
 from mtcm_nerfstudio.consistency.evidence import EvidenceInput, evidence_input
+from mtcm_nerfstudio.consistency.score import windows
 from mtcm_nerfstudio.decisions import Matrix
 from mtcm_nerfstudio.tokens.cache import Cache
 from mtcm_nerfstudio.tokens.evidence.assess import Evidence, assess
@@ -19,7 +20,6 @@ from mtcm_nerfstudio.tokens.progress import progress_bars
 from mtcm_nerfstudio.tokens.strangeness import strangeness
 from mtcm_nerfstudio.tokens.tokenise import tokens_of
 from mtcm_nerfstudio.tokens.tokens import RawFeatures, assemble_tokens
-from mtcm_nerfstudio.verdicts.score import windows
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Float
 
 from mtcm_nerfstudio import decisions as decisions_file
+from mtcm_nerfstudio.consistency.score import MODEL_REASONS
 from mtcm_nerfstudio.decisions import Decisions, FrameDecision, Matrix, write_text_atomically
-from mtcm_nerfstudio.verdicts.score import MODEL_REASONS
 from mtcm_nerfstudio.views.write import write_embeddings
 
 JOINT_VIEWS = "joint_views.json"

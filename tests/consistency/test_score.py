@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from tiny_capture import names, orbit
 
 from mtcm_nerfstudio.consistency.checkpoint import CheckpointCard
+from mtcm_nerfstudio.consistency.score import MODEL_REASONS, read_tokens, score_frames, windows
 from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer, ModelConfig
 from mtcm_nerfstudio.tokens.evidence.assess import FRAME_NUMBERS, PAIR_NUMBERS, Evidence
 from mtcm_nerfstudio.tokens.tokens import RawFeatures, assemble_tokens
-from mtcm_nerfstudio.verdicts.score import MODEL_REASONS, read_tokens, score_frames, windows
 
 
 def features(count: int) -> RawFeatures:
