@@ -62,13 +62,13 @@ def score_frames(
         counts[window] += 1
     logits, modality, reasons, states, strange = (total / counts for total in sums)
     stranger = card.calibration_stranger * strange[:, 0]
-    # Who is strange is so by the image, and a foreign one: verdict, modality and reason say the same.
     modality[:, MODALITIES.index("image")] += stranger
-    reasons[:, MODEL_REASONS.index("foreign")] += stranger
+    calibrated = card.calibration_scale * logits[:, 0] + card.calibration_offset
+    inconsistency = _sigmoid(calibrated + stranger)
     return Scores(
-        inconsistency=_sigmoid(card.calibration_scale * logits[:, 0] + card.calibration_offset + stranger),
+        inconsistency=inconsistency,
         modality=_sigmoid(modality),
-        reasons=_softmax(reasons),
+        reasons=_reasons(_softmax(reasons), 1.0 - _sigmoid(calibrated) / inconsistency),
         states=states,
     )
 
@@ -86,6 +86,14 @@ def read_tokens(model: ConsistencyTransformer, tokens: FrameTokens, evidence: Ev
         torch.zeros_like(present),
         None if given is None else given.to(device),
     )
+
+
+def _reasons(
+    named: Float[np.ndarray, "frame 5"], by_strangeness: Float[np.ndarray, " frame"]
+) -> Float[np.ndarray, "frame 5"]:
+    """Return the transformer's reasons as far as it found the frame itself, and foreign as far as strangeness did."""
+    foreign = np.eye(len(MODEL_REASONS))[MODEL_REASONS.index("foreign")]
+    return (1.0 - by_strangeness)[:, None] * named + by_strangeness[:, None] * foreign
 
 
 def windows(count: int, length: int) -> list[Int[np.ndarray, " window"]]:

@@ -19,8 +19,9 @@ CLEAN_FRAMES_LOST = 0.01
 """Share of clean frames that the threshold may cost."""
 
 _SMALLEST_SCALE = 1e-3
-_LOWEST, _HIGHEST = 0.2, 0.99
-"""Bounds of the threshold: what is all but certain goes, and what is hardly in doubt stays."""
+_LOWEST, _HIGHEST = 0.2, 0.5
+"""Bounds of the threshold: what is more likely wrong than right goes, since a capture or two with good frames at the
+edge are no reason to leave faults in all others, and what is hardly in doubt stays."""
 _HEAVIEST = 60.0
 """Bound of the weight of strangeness: a tenth of it is then worth a logit of six."""
 
@@ -80,7 +81,7 @@ def platt_with_strangers(
 
 
 def threshold(clean: Float[np.ndarray, " frame"], lost: float = CLEAN_FRAMES_LOST) -> float:
-    """Return the probability that all but a share ``lost`` of the clean frames stay below, within [0.2, 0.99]."""
+    """Return the probability that all but a share ``lost`` of the clean frames stay below, within [0.2, 0.5]."""
     if len(clean) == 0:
         return 0.5
     return float(np.clip(np.quantile(clean, 1.0 - lost, method="higher") + 1e-6, _LOWEST, _HIGHEST))
