@@ -124,7 +124,11 @@ def _cell(benchmark: Benchmark, cells: Cells, share: float, case: Case, method: 
     checkpoint = plan.options.get("checkpoint")
     switches = {name: value for name, value in plan.options.items() if name != "checkpoint"}
     sizes = {"steps": benchmark.steps, "longest_side": benchmark.longest_side, "rays": benchmark.rays}
-    joint = [_JOINT_VERSION, read_card(checkpoint).digest, asdict(JointSettings())] if switches.get("joint") else []
+    joint = []
+    if switches.get("joint"):
+        card = read_card(checkpoint)
+        calibration = [card.calibration_scale, card.calibration_offset, card.calibration_stranger]
+        joint = [_JOINT_VERSION, card.digest, calibration, asdict(JointSettings())]
     decided = [[f.file_path, f.kept, f.repaired_transform_matrix] for f in plan.decisions.frames]
     made_of = [_VERSION, plan.capture.parent.name, plan.capture.name, decided, switches, sizes, case.seed, joint]
     if plan.capture == case.clean:  # the same whatever faults were drawn beside it
