@@ -11,7 +11,7 @@ def rasterize(
     means: Tensor, scales: Tensor, opacities: Tensor, colors: Tensor, viewmats: Tensor, width: int, height: int,
     **rest: Tensor,
 ) -> tuple[Tensor, Tensor, dict]:  # fmt: skip
-    """Blend splats from front to back; returns picture, coverage and what splatfacto's strategy asks for."""
+    """Blend splats from front to back; returns picture (with expected depth), coverage, and what the strategy asks."""
     intrinsics = rest["Ks"][0]
     seen = means @ viewmats[0, :3, :3].T + viewmats[0, :3, 3]
     z = seen[:, 2].clamp(min=0.05)
@@ -34,4 +34,8 @@ def rasterize(
         "n_cameras": 1,
         "gaussian_ids": None,
     }
-    return (share @ colour)[None], share.sum(dim=-1, keepdim=True)[None], info
+    picture = share @ colour
+    if rest["render_mode"] == "RGB+ED":
+        depth = (share @ seen[order, 2])[..., None] / share.sum(dim=-1, keepdim=True).clamp(min=1e-6)
+        picture = torch.cat([picture, depth], dim=-1)
+    return picture[None], share.sum(dim=-1, keepdim=True)[None], info

@@ -33,7 +33,7 @@ class LpipsIfThere:
             quicken(self)  # type: ignore[arg-type]
 
     def get_image_metrics_and_images(
-        self, outputs: dict[str, Tensor], batch: dict[str, Tensor]
+        self, outputs: dict[str, Tensor], batch: dict[str, Any]
     ) -> tuple[dict[str, float], dict[str, Tensor]]:
         """Return the model's metrics and images, LPIPS left out where it is absent."""
         metrics, images = super().get_image_metrics_and_images(outputs, batch)  # type: ignore[misc]

@@ -102,8 +102,9 @@ def test_splats_are_trained_by_whole_images(capture, kept, monkeypatch):
     assert joint.twist.abs().max() > 0 and (joint.losses.times > 0).sum() > 6
     assert float(logged[-1]["main_loss"]) < float(logged[0]["main_loss"])
     assert any("mtcm_correction" in one for one in logged)
+    pipeline._trains_in = kept.parent
     assert np.isfinite(pipeline.get_average_eval_image_metrics()["psnr"])
-    rows = list(csv.DictReader((pipeline._run_folder / "eval_images.csv").open()))
+    rows = list(csv.DictReader((kept.parent / "eval_images.csv").open()))
     assert [row["image"] for row in rows] == [path.name for path in pipeline.datamanager.eval_dataset.image_filenames]
 
 
