@@ -2,8 +2,8 @@
 
 BERT-style (Devlin et al., 2019): Linear 394 → d_model, sinusoidal positional encoding over the frame's rank, pre-norm
 encoder layers, masked modelling, and ELECTRA's replaced-token detection (Clark et al., 2020) as the verdict.
-Attention is over all frames, which is fine to about two thousand; longer captures are read in windows
-(``consistency.score``).
+Attention is over all frames that it is shown; captures longer than those that a checkpoint was trained on are read in
+windows of that length (``consistency.score``).
 """
 
 from dataclasses import dataclass
