@@ -1,14 +1,23 @@
 """Which frames to keep when only some may stay: a few views that stand for all.
 
-Every frame is a point: where its camera stands and looks, what the transformer makes of it, and when it was taken. A
-set S of kept frames serves a place j of the capture as well as its best member does, and is worth
+Every frame is a point x_i: where its camera stands and looks, what the transformer makes of it, and when it was taken.
+What views are for lies between them, so the places y_j that are to be served are half-way between neighbours (the edges
+of a minimum spanning tree, among each one's 16 nearest), each counting (w_j) as much as these are apart. Were they the
+frames themselves, every frame would serve itself for nothing, and those in the middle of a crowd would be taken. A set
+S of kept frames serves a place as well as its best member does, and is worth
 
-    F(S) = mean_j max_{i ∈ S} q_i · max(0, 1 − ‖x_i − x_j‖ / R),
+    F(S) = Σ_j w_j max_{i ∈ S} max(0, 1 − (‖x_i − y_j‖ + u · ln(1 / q_i) / 4) / R) / Σ_j w_j,
 
-with q the frames' quality and R the radius of the whole capture: facility location, which is monotone and submodular.
+with q the frames' quality, R the radius of the whole capture, and u how far a place is from the nearest of as many
+frames evenly spread: a frame that is worse counts as if it stood farther off, on the scale on which there is a choice.
+(A factor q in front would weigh whole captures against a blur, and the sharpest frames would be taken wherever they
+stand.) This is facility location, which is monotone and submodular.
+
 So adding the frame that gains most, again and again, comes within 1 − 1/e of the best set of that size (Nemhauser,
 Wolsey and Fisher, 1978), and a gain can only shrink as S grows: a frame whose old gain is below another's present one
-need not be looked at again (Minoux, 1978). What is chosen is the same as without that shortcut.
+need not be looked at again (Minoux, 1978). What is chosen is the same as without that shortcut. Where a number is asked
+for, and the capture is not too long, members are then exchanged for others as long as that makes the set worth more
+(PAM, all exchanges at once as by Schubert and Rousseeuw, 2019).
 """
 
 import heapq
@@ -17,18 +26,30 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import minimum_spanning_tree
 from scipy.spatial import KDTree
 from sklearn.decomposition import PCA
 
 from mtcm_nerfstudio.capture.poses import capture_frame, far_away, nearest_rotation
 
 _LEARNED_DIMENSIONS = 16
-_LEARNED_WEIGHT, _TIME_WEIGHT = 0.35, 0.15
+_LEARNED_WEIGHT, _TIME_WEIGHT = 0.2, 0.15
 """Root mean square distance that the learned embedding and the time add, in the spread of the cameras."""
 _PLACES = 4096
-"""Places that stand for all of a longer capture; with the frames themselves still all to choose from."""
+"""Frames whose neighbourhoods stand for all of a longer capture; all frames are still there to choose from."""
+_NEIGHBOURS = 16
+_LONGEST_STEP = 3.0
+"""Places between neighbours count at most so many times as much as the usual one: a jump of the path is one place."""
+_WORSE = 0.25
+"""How much farther off, in spacings, a frame counts whose quality is less by a factor of e."""
+_EXCHANGES = 4_000_000
+"""Frames × places up to which members are exchanged."""
 _ROWS_AT_ONCE = 1024
 _GAINS_AT_ONCE = 32
+_LEAST_GAIN = 1e-6
+_EVENLY = 512
+"""Evenly spread frames at most by which distances are judged."""
 _SMOOTHNESS = 0.1
 _SAME_PLACE, _SAME_TURN, _SAME_LOOK = 0.01, np.radians(1.0), 0.98
 """Shift in spreads of the cameras, turn in radians, and cosine of image embeddings within which frames are one."""
@@ -53,7 +74,7 @@ def select(
 ) -> Selection:
     """Choose frames until there are ``most``, or until they serve ``coverage`` of what all of them would.
 
-    Takes time and memory of the order of frames × places, with at most 4,096 places.
+    Takes time and memory of the order of frames × places, with less than 4,096 places.
 
     Args:
         points: of the candidates, see ``view_points``.
@@ -63,7 +84,7 @@ def select(
         first: candidates that are chosen before all others.
         fewest: how many to choose at least (where there are as many), whatever they serve.
     """
-    service = _Service(points.astype(np.float32), quality.astype(np.float32))
+    service = _Service(points.astype(np.float32), quality.astype(np.float32), most)
     everything = service.of_all()
     best = np.zeros(len(service.places), dtype=np.float32)
     chosen: list[int] = []
@@ -72,17 +93,51 @@ def select(
     def add(i: int) -> None:
         np.maximum(best, service.rows(np.array([i]))[0], out=best)
         chosen.append(i)
-        worth.append(float(best.mean()) / everything if everything > 0 else 1.0)
+        worth.append(service.worth(best) / everything if everything > 0 else 1.0)
 
     for i in [] if first is None else first.tolist():
         add(i)
     left = np.setdiff1d(np.arange(len(points)), chosen)
+    fixed = len(chosen)
     heap = [(-gain, int(i)) for gain, i in zip(service.gains(left, best), left, strict=True)]
     heapq.heapify(heap)
     limit = len(points) if most is None else min(most, len(points))
     while heap and len(chosen) < limit and (coverage is None or len(chosen) < fewest or worth[-1] < coverage):
         add(_next_best(heap, service, best))
+    if coverage is None:
+        final = _exchanged(service, chosen, fixed)
+        best[:], chosen, worth = 0.0, [], []
+        for i in final:
+            add(i)
     return Selection(np.array(chosen, dtype=int), np.array(worth))
+
+
+def _exchanged(service: "_Service", chosen: list[int], fixed: int) -> list[int]:
+    """Exchange members for frames that are not, the best exchange first, as long as the set is worth more for it.
+
+    Args:
+        service: of all frames.
+        chosen: the members, those that are to stay first.
+        fixed: how many are to stay.
+    """
+    if len(chosen) == fixed or len(service.points) * len(service.places) > _EXCHANGES:
+        return chosen
+    rows, members = service.rows(np.arange(len(service.points))), np.array(chosen)
+    while True:
+        own = rows[members]
+        first, every = own.argmax(axis=0), np.arange(own.shape[1])
+        most = own[first, every]
+        own[first, every] = 0.0
+        second = own.max(axis=0)
+        with_it = np.maximum(rows, most)
+        lost = (with_it - np.maximum(rows, second)) * service.weight  # where the member that goes had been the best
+        of_member = np.eye(len(members), dtype=np.float32)[first]
+        gain = ((with_it - most) @ service.weight)[:, None] - lost @ of_member
+        gain[:, :fixed] = -np.inf
+        new, member = np.unravel_index(gain.argmax(), gain.shape)
+        if gain[new, member] <= _LEAST_GAIN:
+            return members.tolist()
+        members[member] = new
 
 
 def _next_best(heap: list[tuple[float, int]], service: "_Service", best: Float[np.ndarray, " place"]) -> int:
@@ -102,27 +157,40 @@ def _next_best(heap: list[tuple[float, int]], service: "_Service", best: Float[n
 class _Service:
     """How well each frame serves each place."""
 
-    def __init__(self, points: Float[np.ndarray, "frame d"], quality: Float[np.ndarray, " frame"]) -> None:
-        self.points, self.quality = points, quality
-        self.places = points[np.linspace(0, len(points) - 1, min(len(points), _PLACES)).astype(int)]
+    def __init__(
+        self, points: Float[np.ndarray, "frame d"], quality: Float[np.ndarray, " frame"], most: int | None
+    ) -> None:
+        self.points = points
+        self.places, self.weight = _between(points)
         centre = np.median(points, axis=0)
         self._radius = max(float(2.0 * np.quantile(np.linalg.norm(points - centre, axis=1), 0.95)), 1e-6)
         self._squares = np.square(self.places).sum(axis=1)
+        evenly = np.linspace(0, len(points) - 1, min(len(points) if most is None else most, len(points), _EVENLY))
+        spacing = float(self._apart(np.unique(evenly.round().astype(int))).min(axis=0).mean())
+        self._farther = _WORSE * spacing * np.log(1.0 / quality)
+
+    def _apart(self, candidates: Int[np.ndarray, " some"]) -> Float[np.ndarray, "some place"]:
+        """Return how far candidates are from every place."""
+        points = self.points[candidates]
+        squares = np.square(points).sum(axis=1)[:, None] + self._squares - 2.0 * points @ self.places.T
+        return np.sqrt(np.maximum(squares, 0.0))
 
     def rows(self, candidates: Int[np.ndarray, " some"]) -> Float[np.ndarray, "some place"]:
         """Return how well candidates serve every place."""
-        points = self.points[candidates]
-        squares = np.square(points).sum(axis=1)[:, None] + self._squares - 2.0 * points @ self.places.T
-        near = 1.0 - np.sqrt(np.maximum(squares, 0.0)) / self._radius
-        return self.quality[candidates, None] * np.maximum(near, 0.0)
+        far = self._apart(candidates) + self._farther[candidates, None]
+        return np.maximum(1.0 - far / self._radius, 0.0)
 
     def gains(self, candidates: Int[np.ndarray, " some"], best: Float[np.ndarray, " place"]) -> list[float]:
         """Return what each candidate would add to what serves the places best so far."""
         out: list[float] = []
         for start in range(0, len(candidates), _ROWS_AT_ONCE):
             rows = self.rows(candidates[start : start + _ROWS_AT_ONCE])
-            out += np.maximum(rows - best, 0.0).mean(axis=1, dtype=np.float64).tolist()
+            out += (np.maximum(rows - best, 0.0) @ self.weight).tolist()
         return out
+
+    def worth(self, best: Float[np.ndarray, " place"]) -> float:
+        """Return F, given how well each place is served."""
+        return float(best @ self.weight)
 
     def of_all(self) -> float:
         """Return F of all candidates together."""
@@ -130,7 +198,23 @@ class _Service:
         for start in range(0, len(self.points), _ROWS_AT_ONCE):
             candidates = np.arange(start, min(start + _ROWS_AT_ONCE, len(self.points)))
             np.maximum(best, self.rows(candidates).max(axis=0), out=best)
-        return float(best.mean())
+        return self.worth(best)
+
+
+def _between(points: Float[np.ndarray, "frame d"]) -> tuple[Float[np.ndarray, "place d"], Float[np.ndarray, " place"]]:
+    """Return the places half-way between neighbours, and how much each counts; the shares add up to one."""
+    some = points[np.linspace(0, len(points) - 1, min(len(points), _PLACES)).astype(int)]
+    if len(some) < 2:
+        return some, np.ones(len(some), dtype=np.float32)
+    count = min(_NEIGHBOURS, len(some) - 1)
+    apart, near = KDTree(some).query(some, count + 1)
+    length = apart[:, 1:].ravel() + 1e-6 * apart.max() + 1e-12  # one of 0 would be no edge
+    ends = np.repeat(np.arange(len(some)), count), near[:, 1:].ravel()
+    tree = minimum_spanning_tree(coo_array((length, ends), shape=(len(some), len(some))).tocsr()).tocoo()
+    usual = float(np.median(tree.data))
+    weight = np.minimum(tree.data, _LONGEST_STEP * usual)
+    places = 0.5 * (some[tree.row] + some[tree.col])
+    return places.astype(np.float32), (weight / weight.sum()).astype(np.float32)
 
 
 def view_points(

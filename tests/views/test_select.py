@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_capture import orbit
 
+from mtcm_nerfstudio.views import select as select_module
 from mtcm_nerfstudio.views.select import best_of_duplicates, select, view_points, view_quality
 
 
@@ -16,33 +17,67 @@ def cloud(count, seed=0, dimensions=4):
     return np.random.default_rng(seed).normal(size=(count, dimensions))
 
 
-def served(points, quality, chosen):
-    """F by its definition, no shortcuts."""
-    points, quality = points.astype(np.float32), quality.astype(np.float32)
+def served(points, quality, chosen, most):
+    """F by its definition, no shortcuts; the tree by Prim's algorithm."""
     radius = 2.0 * np.quantile(np.linalg.norm(points - np.median(points, axis=0), axis=1), 0.95)
-    apart = np.linalg.norm(points[:, None] - points[None], axis=2)
-    worth = quality[:, None] * np.maximum(1.0 - apart / radius, 0.0)
-    return float(worth[list(chosen)].max(axis=0).mean())
+    inside, edges = {0}, []
+    while len(inside) < len(points):
+        apart, i, j = min(
+            (np.linalg.norm(points[i] - points[j]), i, j) for i in inside for j in set(range(len(points))) - inside
+        )
+        inside.add(j)
+        edges.append((i, j, apart))
+    weight = np.array([apart for *_, apart in edges])
+    weight = np.minimum(weight, 3.0 * np.median(weight))
+    places = np.array([(points[i] + points[j]) / 2.0 for i, j, _ in edges])
+    far = np.linalg.norm(points[:, None] - places[None], axis=2)
+    unit = (
+        far[np.unique(np.linspace(0, len(points) - 1, min(most, len(points))).round().astype(int))].min(axis=0).mean()
+    )
+    worth = np.maximum(1.0 - (far - 0.25 * unit * np.log(quality)[:, None]) / radius, 0.0)
+    return float(worth[list(chosen)].max(axis=0) @ weight / weight.sum())
 
 
-@given(st.integers(5, 40), st.integers(1, 6), st.integers(0, 1000))
-@settings(max_examples=25, deadline=None)
+@given(st.integers(5, 16), st.integers(1, 5), st.integers(0, 1000))
+@settings(max_examples=15, deadline=None)
 def test_the_shortcut_chooses_what_plain_greedy_chooses(count, most, seed):
     points, quality = cloud(count, seed), np.random.default_rng(seed).uniform(0.3, 1.0, count)
     chosen = []
     for _ in range(min(most, count)):
         left = [i for i in range(count) if i not in chosen]
-        chosen.append(max(left, key=lambda i: served(points, quality, [*chosen, i])))
-    got = select(points, quality, most=most)
-    assert served(points, quality, got.chosen) == pytest.approx(served(points, quality, chosen), rel=1e-5)
+        chosen.append(max(left, key=lambda i: served(points, quality, [*chosen, i], most)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(select_module, "_EXCHANGES", 0)
+        got = select(points, quality, most=most)
+    assert served(points, quality, got.chosen, most) == pytest.approx(served(points, quality, chosen, most), rel=1e-4)
     assert (np.diff(got.coverage) > -1e-6).all() and got.coverage[-1] <= 1.0 + 1e-3
+
+
+@given(st.integers(6, 12), st.integers(1, 3), st.integers(0, 1000))
+@settings(max_examples=15, deadline=None)
+def test_no_exchange_of_a_member_makes_the_set_worth_more_and_what_is_fixed_stays(count, most, seed):
+    points, quality = cloud(count, seed), np.random.default_rng(seed).uniform(0.3, 1.0, count)
+    fixed = np.array([seed % count])
+    chosen = select(points, quality, most=most + 1, first=fixed).chosen.tolist()
+    assert chosen[0] == fixed[0] and len(set(chosen)) == most + 1
+    worth = served(points, quality, chosen, most + 1)
+    for k in range(1, most + 1):
+        for other in set(range(count)) - set(chosen):
+            assert served(points, quality, [*chosen[:k], other, *chosen[k + 1 :]], most + 1) <= worth + 1e-4
+
+
+def test_on_a_path_no_view_is_far_from_a_kept_one_though_frames_crowd_in_places():
+    places = np.concatenate([np.linspace(0.0, 1.0, 60), np.linspace(1.2, 6.0, 25)])
+    chosen = select(places[:, None], np.ones(len(places)), most=6).chosen
+    assert np.diff(np.sort(places[chosen])).max() < 1.7 and places[chosen].max() > 5.0
 
 
 def test_coverage_asks_for_as_few_as_do():
     points, quality = cloud(200), np.ones(200)
     got = select(points, quality, coverage=0.9)
     assert got.coverage[-1] >= 0.9 > got.coverage[-2] and 1 < len(got.chosen) < 100
-    assert len(select(points, quality, coverage=1.0).chosen) == 200
+    whole = select(points, quality, coverage=1.0)
+    assert whole.coverage[-1] == pytest.approx(1.0) and len(got.chosen) < len(whole.chosen) <= 200
 
 
 def test_what_is_fixed_comes_first_and_all_come_where_there_is_room():
