@@ -89,7 +89,7 @@ def test_what_is_fixed_comes_first_and_all_come_where_there_is_room():
 
 def test_of_two_clusters_both_are_served_and_by_their_good_frames():
     points = np.concatenate([cloud(20, 1) * 0.05, cloud(20, 2) * 0.05 + 5.0])
-    quality = np.full(40, 0.5)
+    quality = np.full(40, 0.02)
     quality[[4, 31]] = 1.0
     assert set(select(points, quality, most=2).chosen.tolist()) == {4, 31}
 
