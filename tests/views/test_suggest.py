@@ -7,6 +7,7 @@ from tiny_capture import orbit
 
 from mtcm_nerfstudio.capture.poses import rotation_angle_degrees
 from mtcm_nerfstudio.views.suggesting.candidates import Views, along_the_path
+from mtcm_nerfstudio.views.suggesting.suggest import _Places as Places
 from mtcm_nerfstudio.views.suggesting.suggest import stands_well, suggest
 
 
@@ -108,12 +109,11 @@ def test_poses_inside_things_or_turned_away_are_refused():
     assert not stands_well(wall, views, points)[0]
 
 
-def test_what_the_transformer_imagines_is_taken_where_it_helps_most():
-    c2w = walk(24)
-    rest = np.delete(c2w, slice(8, 15), axis=0)
-    hidden = c2w[11:12].copy()
-    hidden[0, :3, 3] += 0.1 * np.linalg.norm(c2w[1, :3, 3] - c2w[0, :3, 3])  # nothing else would be just there
-    alone = suggest(rest, 1)[0]
-    assert not np.allclose(alone.c2w, hidden[0], atol=1e-6)
-    with_it = suggest(rest, 8, imagined=hidden)
-    assert any(np.allclose(one.c2w, hidden[0], atol=1e-6) for one in with_it)
+def test_what_the_transformer_imagines_is_taken_where_it_covers_others_best():
+    views, places = Views.of(walk(12)), np.tile(np.eye(4), (3, 1, 1))
+    places[:, 0, 3] = [100.0, 102.0, 101.0]  # two that should be covered, and one between them that is imagined
+    imagined = Places(places, on_path=np.array([0.5, 0.5, 0.0]), in_space=np.zeros(3))
+    assert imagined.fill(views, 1, 1.0)[0] == [2]
+    assert imagined.only(np.array([True, True, False])).fill(views, 1, 1.0)[0] == [0]
+    with_it = suggest(walk(12), 5, imagined=places[:1])
+    assert not any(np.allclose(one.c2w, places[0]) for one in with_it), "nothing wants covering there"
