@@ -207,7 +207,7 @@ def _between(points: Float[np.ndarray, "frame d"]) -> tuple[Float[np.ndarray, "p
     if len(some) < 2:
         return some, np.ones(len(some), dtype=np.float32)
     count = min(_NEIGHBOURS, len(some) - 1)
-    apart, near = KDTree(some).query(some, count + 1)
+    apart, near = (np.asarray(found) for found in KDTree(some).query(some, count + 1))
     length = apart[:, 1:].ravel() + 1e-6 * apart.max() + 1e-12  # one of 0 would be no edge
     ends = np.repeat(np.arange(len(some)), count), near[:, 1:].ravel()
     tree = minimum_spanning_tree(coo_array((length, ends), shape=(len(some), len(some))).tocsr()).tocoo()
