@@ -99,6 +99,11 @@ class FilterSettings:
         """The limits on what the model may drop."""
         return GuardRails(self.min_frames, self.max_drop_share)
 
+    @property
+    def wishes(self) -> Wishes:
+        """What is wanted of the views."""
+        return Wishes(self.max_frames, self.coverage, self.keep_labels, self.front, self.suggest, self.min_frames)
+
 
 @dataclass(frozen=True, eq=False)
 class Filtered:
@@ -146,14 +151,7 @@ def filter_capture(
     raw = _at(tokenised.raw, repaired)
     arranged = arrange(
         _known(raw, verdicts, scored.scores.states, frozenset(repaired), persons or {}),
-        Wishes(
-            settings.max_frames,
-            settings.coverage,
-            settings.keep_labels,
-            settings.front,
-            settings.suggest,
-            settings.min_frames,
-        ),
+        settings.wishes,
         scene_points(capture) if settings.suggest else None,
         lambda some: imagined_poses(model, raw.subset(some), card.window),
         lambda some: face_rays([capture.frames[i] for i in some], cache),
