@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -73,3 +73,18 @@ def page(width: int = 1280, height: int = 900) -> Iterator:
 def _no_network(opened, url: str) -> None:
     if url.startswith("http"):
         opened.complaints.append(f"asked for {url}")
+
+
+def click_until(page, at: tuple[float, float], selector: str, patience: int) -> None:
+    """Click a place of a scene until that shows: while a scene is drawn, in software, it answers no click.
+
+    ``patience`` is in milliseconds.
+    """
+    from playwright.sync_api import TimeoutError as StillHidden
+
+    for _ in range(patience // 5000):
+        page.mouse.click(*at)
+        with suppress(StillHidden):
+            page.wait_for_selector(selector, timeout=5000)
+            return
+    raise AssertionError(f"{selector} did not show after clicks at {at}")

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import viser
-from browser import needs_browser, pages
+from browser import click_until, needs_browser, pages
 from looked_at import COUNT, FILES, looked_at, on_disk
 from tiny_capture import orbit, write_colmap
 
@@ -172,8 +172,8 @@ def test_a_click_on_a_camera_in_the_scene_looks_at_its_frame(result):
         what = shown(result.capture)
         for index in (20, 2):
             x, y = on_screen(what, result, index, box["width"] / box["height"])
-            page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
-            page.wait_for_selector(f"tr[data-frame='{index}'][aria-selected=true]")
+            at = box["x"] + x * box["width"], box["y"] + y * box["height"]
+            click_until(page, at, f"tr[data-frame='{index}'][aria-selected=true]", PATIENCE)
             assert viewer.session.state.selected == index
             page.keyboard.press("d")  # the keyboard is the table's again
             wait_until(lambda index=index: on_disk(result, index) == (False, "person"))
