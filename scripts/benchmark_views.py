@@ -52,6 +52,8 @@ from mtcm_nerfstudio.views.suggesting.suggest import suggest
 
 _SHARED = Path(__file__).resolve().parents[2] / "shared" / "captures"
 _VERSION = "1"
+_EVERY = 5
+"""Of every so many frames, one is for evaluation where budgets are compared."""
 _PATHS_ABOUT_A_SUBJECT = ("orbit", "arc", "two_loops", "spiral", "sweep", "scattered")
 _CLEAR_DEGREES = 2.0
 """Nearer to a limit, what is right is a matter of how well the vertical and the subject can be known."""
@@ -156,8 +158,9 @@ def measure_budgets(benchmark: Benchmark) -> tuple[list[str], list[dict[str, Any
             raise ValueError(f"--ways must be among {', '.join(known)}, got {', '.join(benchmark.ways)}")
         ways = {way: known[way] for way in benchmark.ways or known}
         for seed in range(benchmark.seeds):
-            case = make_case(capture, capture, ("pose_1",), 0.0, seed, benchmark.work)
-            train = np.array([i for i, path in enumerate(case.file_paths) if path not in case.evaluation])
+            held = _one_of_every(_EVERY, len(capture), seed)
+            case = _held_out(make_case(capture, capture, ("pose_1",), 0.0, seed, benchmark.work), held)
+            train = np.setdiff1d(np.arange(len(capture)), held)
             for budget in benchmark.budgets:
                 for way, choose in ways.items():
                     if budget < len(train):
@@ -176,7 +179,11 @@ def measure_budgets(benchmark: Benchmark) -> tuple[list[str], list[dict[str, Any
             own = [row for row in rows if row["way"] == way and row["budget"] == budget]
             of = [_mean([row["psnr"] for row in own if row["capture"] == name]) for name in benchmark.captures]
             table.append([way, _mean([row["psnr"] for row in own]), *of])
-        said = f"Mean over {benchmark.seeds} draws a capture; evaluation frames are every sixth, never trained on."
+        said = (
+            f"Mean over {benchmark.seeds} draws a capture. Evaluation frames, never trained on, are one of every {_EVERY} "
+            "by chance, others in each draw: were they evenly spaced, an even stride would stand beside them all, or "
+            "half-way between."
+        )
         tables.append(markdown(f"{budget} views", said, [[_cell(one) for one in row] for row in table]))
     return tables, rows
 
@@ -297,6 +304,13 @@ def _keeping(case: Case, names: set[str]) -> Decisions:
         for name in case.file_paths
     )  # fmt: skip
     return Decisions("", {}, "none", "none", 0.5, frames)
+
+
+def _one_of_every(count: int, frames: int, seed: int) -> np.ndarray:
+    """Return one frame by chance out of each so many that follow each other."""
+    starts = np.arange(0, frames, count)
+    within = np.random.default_rng([8, seed]).integers(0, np.minimum(count, frames - starts))
+    return starts + within
 
 
 def _held_out(case: Case, frames: np.ndarray) -> Case:

@@ -1,10 +1,12 @@
 """Which frames to keep when only some may stay: a few views that stand for all.
 
 Every frame is a point x_i: where its camera stands and looks, what the transformer makes of it, and when it was taken.
-What views are for lies between them, so the places y_j that are to be served are half-way between neighbours (the edges
-of a minimum spanning tree, among each one's 16 nearest), each counting (w_j) as much as these are apart. Were they the
-frames themselves, every frame would serve itself for nothing, and those in the middle of a crowd would be taken. A set
-S of kept frames serves a place as well as its best member does, and is worth
+What views are for lies between them, so the places y_j that are to be served are half-way between neighbours, each
+counting (w_j) as much as these are apart: one half of the weight is shared by neighbours along the path, the other by
+neighbours in space (the edges of a minimum spanning tree, among each one's 16 nearest), as paths cross themselves and
+photographs may be in no order. Were the places the frames themselves, every frame would serve itself for nothing, and
+those in the middle of a crowd would be taken. A set S of kept frames serves a place as well as its best member does,
+and is worth
 
     F(S) = Σ_j w_j max_{i ∈ S} max(0, 1 − (‖x_i − y_j‖ + u · ln(1 / q_i) / 4) / R) / Σ_j w_j,
 
@@ -34,9 +36,9 @@ from sklearn.decomposition import PCA
 from mtcm_nerfstudio.capture.poses import capture_frame, far_away, nearest_rotation
 
 _LEARNED_DIMENSIONS = 16
-_LEARNED_WEIGHT, _TIME_WEIGHT = 0.2, 0.15
+_LEARNED_WEIGHT, _TIME_WEIGHT = 0.2, 0.05
 """Root mean square distance that the learned embedding and the time add, in the spread of the cameras."""
-_PLACES = 4096
+_PLACES = 2048
 """Frames whose neighbourhoods stand for all of a longer capture; all frames are still there to choose from."""
 _NEIGHBOURS = 16
 _LONGEST_STEP = 3.0
@@ -206,15 +208,27 @@ def _between(points: Float[np.ndarray, "frame d"]) -> tuple[Float[np.ndarray, "p
     some = points[np.linspace(0, len(points) - 1, min(len(points), _PLACES)).astype(int)]
     if len(some) < 2:
         return some, np.ones(len(some), dtype=np.float32)
-    count = min(_NEIGHBOURS, len(some) - 1)
-    apart, near = (np.asarray(found) for found in KDTree(some).query(some, count + 1))
+    along = np.arange(len(some) - 1), np.arange(1, len(some))
+    pairs = [along, _neighbours_in_space(some)]
+    places, weights = [], []
+    for one, other in pairs:
+        length = np.linalg.norm(some[one] - some[other], axis=1) + 1e-12
+        counted = np.minimum(length, _LONGEST_STEP * np.median(length))
+        places.append(0.5 * (some[one] + some[other]))
+        weights.append(counted / counted.sum() / len(pairs))
+    return np.concatenate(places).astype(np.float32), np.concatenate(weights).astype(np.float32)
+
+
+def _neighbours_in_space(
+    points: Float[np.ndarray, "frame d"],
+) -> tuple[Int[np.ndarray, " edge"], Int[np.ndarray, " edge"]]:
+    """Return the ends of the edges of a minimum spanning tree among each point's nearest ones."""
+    count = min(_NEIGHBOURS, len(points) - 1)
+    apart, near = (np.asarray(found) for found in KDTree(points).query(points, count + 1))
     length = apart[:, 1:].ravel() + 1e-6 * apart.max() + 1e-12  # one of 0 would be no edge
-    ends = np.repeat(np.arange(len(some)), count), near[:, 1:].ravel()
-    tree = minimum_spanning_tree(coo_array((length, ends), shape=(len(some), len(some))).tocsr()).tocoo()
-    usual = float(np.median(tree.data))
-    weight = np.minimum(tree.data, _LONGEST_STEP * usual)
-    places = 0.5 * (some[tree.row] + some[tree.col])
-    return places.astype(np.float32), (weight / weight.sum()).astype(np.float32)
+    ends = np.repeat(np.arange(len(points)), count), near[:, 1:].ravel()
+    tree = minimum_spanning_tree(coo_array((length, ends), shape=(len(points), len(points))).tocsr()).tocoo()
+    return tree.row, tree.col
 
 
 def view_points(

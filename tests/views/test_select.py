@@ -20,17 +20,21 @@ def cloud(count, seed=0, dimensions=4):
 def served(points, quality, chosen, most):
     """F by its definition, no shortcuts; the tree by Prim's algorithm."""
     radius = 2.0 * np.quantile(np.linalg.norm(points - np.median(points, axis=0), axis=1), 0.95)
-    inside, edges = {0}, []
+    inside, tree = {0}, []
     while len(inside) < len(points):
-        apart, i, j = min(
+        _, i, j = min(
             (np.linalg.norm(points[i] - points[j]), i, j) for i in inside for j in set(range(len(points))) - inside
         )
         inside.add(j)
-        edges.append((i, j, apart))
-    weight = np.array([apart for *_, apart in edges])
-    weight = np.minimum(weight, 3.0 * np.median(weight))
-    places = np.array([(points[i] + points[j]) / 2.0 for i, j, _ in edges])
-    far = np.linalg.norm(points[:, None] - places[None], axis=2)
+        tree.append((i, j))
+    places, weight = [], []
+    for edges in ([(i, i + 1) for i in range(len(points) - 1)], tree):
+        length = np.array([np.linalg.norm(points[i] - points[j]) for i, j in edges])
+        length = np.minimum(length, 3.0 * np.median(length))
+        weight += (length / length.sum()).tolist()
+        places += [(points[i] + points[j]) / 2.0 for i, j in edges]
+    weight = np.array(weight)
+    far = np.linalg.norm(points[:, None] - np.array(places)[None], axis=2)
     unit = (
         far[np.unique(np.linspace(0, len(points) - 1, min(most, len(points))).round().astype(int))].min(axis=0).mean()
     )
