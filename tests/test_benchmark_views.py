@@ -50,8 +50,11 @@ def test_budgets_are_kept_by_all_and_nothing_is_trained_twice(folder: Path) -> N
     rows, said = measured(folder, "budgets", "--budgets", "8", "40")
     assert {row["way"] for row in rows} == {"MTCM", "random", "stride", "farthest view", "sharpest"}
     assert all(row["budget"] == 8 == len(set(row["chosen"])) and np.isfinite(row["psnr"]) for row in rows)
-    held_out = {f"images/{name}" for name in names(24)[::6]}
-    assert not held_out & {name for row in rows for name in row["chosen"]} and "8 frames" in said
+    (split,) = (folder / "work").glob("*/clean_*/transforms.json")
+    held_out = json.loads(split.read_text())["val_filenames"]
+    of_groups = [int(np.argwhere(np.array(names(24)) == Path(name).name)[0, 0]) // 5 for name in held_out]
+    assert of_groups == [0, 1, 2, 3, 4]  # one of every five
+    assert not set(held_out) & {name for row in rows for name in row["chosen"]} and "8 frames" in said
     again, said = measured(folder, "budgets", "--budgets", "8", "40")
     assert again == rows and "8 frames" not in said
 
