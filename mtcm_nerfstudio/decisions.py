@@ -181,9 +181,12 @@ class Decisions:
 
 
 def _person_says(frame: FrameDecision, kept: bool) -> FrameDecision:
-    """Overrule the model for one frame; one that cannot be trained on stays dropped, for the reason that it has."""
+    """Overrule the model for one frame; one that cannot be trained on stays dropped, for the reason that it has.
+
+    That a person dropped it is remembered all the same, should its image come back.
+    """
     if frame.reason in UNUSABLE:
-        return frame
+        return frame if kept else replace(frame, decided_by="person", spared=False)
     reason: Reason | None = ("pose" if frame.repaired_transform_matrix else None) if kept else "manual"
     return replace(frame, kept=kept, reason=reason, decided_by="person", spared=False)
 
@@ -311,6 +314,7 @@ def _as_edited(fields: dict[str, Any]) -> dict[str, Any]:
         return {**fields, "kept": False}
     if fields["decided_by"] != "person":
         return fields
+    fields = {**fields, "spared": False}
     if not fields["kept"]:
         return {**fields, "reason": fields["reason"] or "manual"}
     return {**fields, "reason": "pose" if fields["repaired_transform_matrix"] else None}

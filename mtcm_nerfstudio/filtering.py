@@ -315,7 +315,7 @@ def _as_arranged(frame: FrameDecision, arranged: Arranged, i: int) -> FrameDecis
     if not frame.kept or not (arranged.unwanted[i] or arranged.redundant[i]):
         return frame
     reason = "manual" if arranged.unwanted[i] else "redundant"
-    return replace(frame, kept=False, reason=reason, decided_by="rule")
+    return replace(frame, kept=False, reason=reason, decided_by="rule", spared=False)
 
 
 def _content(path: Path | None, cache: Cache) -> str | None:

@@ -98,12 +98,20 @@ def test_nobody_keeps_a_frame_that_cannot_be_trained_on():
     broken = frame("a", kept=False, reason="unreadable image", decided_by="rule")
     with pytest.raises(ValueError, match="a cannot be kept: unreadable image"):
         decisions(broken).decided_by_person("a", kept=True)
-    for kept in (True, False):
-        before = decisions(frame("a")).decided_by_person("a", kept=kept)
-        assert decisions(broken).carrying_over(before).frames == (broken,)
+    before = decisions(frame("a")).decided_by_person("a", kept=True)
+    assert decisions(broken).carrying_over(before).frames == (broken,)
     dropped = decisions(broken).decided_by_person("a", kept=False)
     with pytest.raises(ValueError, match="a cannot be kept: unreadable image"):
         dropped.decided_by_person("a", kept=True)
+
+
+def test_a_persons_drop_outlasts_a_run_without_the_image():
+    broken = frame("a", kept=False, reason="missing image", decided_by="rule")
+    before = decisions(frame("a")).decided_by_person("a", kept=False)
+    meanwhile = decisions(broken).carrying_over(before)
+    assert meanwhile.frames[0].reason == "missing image" and meanwhile.by_person == {"a": False}
+    (after,) = decisions(frame("a")).carrying_over(d.from_json(d.to_json(meanwhile))).frames
+    assert (after.kept, after.reason, after.decided_by) == (False, "manual", "person")
 
 
 def test_what_a_person_took_back_meanwhile_is_not_carried_on():

@@ -79,9 +79,16 @@ class PersonsWord:
             if before == now or (before != before and now != now):
                 continue
             self.says[row] = now
-            told.append(f"MTCM: {name} {'no longer counts' if now == 0 else 'counts again'} in this training")
+            told.append(f"MTCM: {name} {_said(before, now)} in this training")
         for name, kept in persons.items():
             if kept and name not in self.names and name not in self._known and not self._begun.get(name):
                 self._known.add(name)
                 told.append(f"MTCM: {name} is kept from the next run on: start training again to use it")
         return told
+
+
+def _said(before: float, now: float) -> str:
+    """Say what a person's word about a frame has become: 1 it is kept, 0 dropped, NaN there is none."""
+    if now == 0:
+        return "no longer counts"
+    return "counts again" if now == 1 or before == 0 else "is for the transformer to weigh again"

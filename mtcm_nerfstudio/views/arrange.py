@@ -150,11 +150,13 @@ def _redundant(known: Known, kept: Bool[np.ndarray, " n"], wishes: Wishes) -> Bo
     quality = view_quality(known.inconsistency, known.evidence, known.c2w)
     leader = best_of_duplicates(known.c2w, known.embeddings, np.where(known.fixed, 2.0, quality), kept)
     unlike = kept & (known.fixed | (leader == np.arange(len(kept))))
-    candidates = np.flatnonzero(unlike if unlike.sum() >= wishes.min_frames else kept)
-    points = view_points(known.c2w, np.where(kept[:, None], known.states, np.nan))[candidates]
-    fixed = np.flatnonzero(known.fixed[candidates])
-    fewest = max(wishes.min_frames, 1)
-    selection = select(points, quality[candidates], wishes.max_frames, wishes.coverage, fixed, fewest)
+    fewest, most = max(wishes.min_frames, 1), wishes.max_frames
+    fixed, candidates = known.fixed, unlike
+    if unlike.sum() < min(fewest, most or fewest):  # as many duplicates come back as are to be left, and no more
+        fixed, candidates, most = unlike, kept, min(fewest, most or fewest)
+    some = np.flatnonzero(candidates)
+    points = view_points(known.c2w, np.where(kept[:, None], known.states, np.nan))[some]
+    selection = select(points, quality[some], most, wishes.coverage, np.flatnonzero(fixed[some]), fewest)
     redundant[kept] = True
-    redundant[candidates[selection.chosen]] = False
+    redundant[some[selection.chosen]] = False
     return redundant

@@ -2,11 +2,11 @@
 
 Every frame is a point x_i: where its camera stands and looks, what the transformer makes of it, and when it was taken.
 What views are for lies between them, so the places y_j that are to be served are half-way between neighbours, each
-counting (w_j) as much as these are apart: one half of the weight is shared by neighbours along the path, the other by
-neighbours in space (the edges of a minimum spanning tree, among each one's 16 nearest), as paths cross themselves and
-photographs may be in no order. Were the places the frames themselves, every frame would serve itself for nothing, and
-those in the middle of a crowd would be taken. A set S of kept frames serves a place as well as its best member does,
-and is worth
+counting (w_j) as much as these are apart, up to three usual steps: one half of the weight is shared by neighbours along
+the path, the other by neighbours in space (the edges of a minimum spanning tree, among each one's 16 nearest), as paths
+cross themselves and photographs may be in no order. Were the places the frames themselves, every frame would serve
+itself for nothing, and those in the middle of a crowd would be taken. A set S of kept frames serves a place as well as
+its best member does, and is worth
 
     F(S) = Σ_j w_j max_{i ∈ S} max(0, 1 − (‖x_i − y_j‖ + u · ln(1 / q_i) / 4) / R) / Σ_j w_j,
 
@@ -104,7 +104,7 @@ def select(
     heap = [(-gain, int(i)) for gain, i in zip(service.gains(left, best), left, strict=True)]
     heapq.heapify(heap)
     limit = len(points) if most is None else min(most, len(points))
-    while heap and len(chosen) < limit and (coverage is None or len(chosen) < fewest or worth[-1] < coverage):
+    while heap and len(chosen) < limit and (coverage is None or len(chosen) < max(fewest, 1) or worth[-1] < coverage):
         add(_next_best(heap, service, best))
     if coverage is None:
         final = _exchanged(service, chosen, fixed)

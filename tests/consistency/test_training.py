@@ -150,6 +150,8 @@ def test_strangeness_counts_as_much_as_it_tells() -> None:
     told_nothing = rng.random(40_000) < probabilities(0.7 * logits - 5.0 * strange, 1.0, -1.0)
     assert platt_with_strangers(logits, strange, told_nothing)[2] == 0.0, "strange frames are never the better ones"
     assert platt_with_strangers(logits, strange, np.zeros(40_000, dtype=bool)) == (1.0, 0.0, 0.0)
+    given = platt_with_strangers(logits, strange, faulty, stranger=30.0)
+    assert given[2] == 30.0 and given[1] < found[1], "the others are fitted beside the weight that is given"
 
 
 def test_the_threshold_costs_one_clean_frame_in_a_hundred() -> None:

@@ -88,6 +88,14 @@ def test_a_word_that_is_taken_back_no_longer_holds(file):
     assert heard(word) == [f"MTCM: {FILES[2]} no longer counts in this training"]
 
 
+def test_a_keep_that_is_taken_back_leaves_the_weight_to_the_transformer(file):
+    word = PersonsWord(file, tuple(FILES[:3]), decisions_file.read(file), weighted=True)
+    say(file, FILES[0], True)
+    heard(word)
+    decide(file, FILES, {FILES[2]: "blur"})
+    assert heard(word) == [f"MTCM: {FILES[0]} is for the transformer to weigh again in this training"]
+
+
 def test_a_file_that_is_gone_or_damaged_changes_nothing(file):
     word = PersonsWord(file, (FILES[0],), decisions_file.read(file))
     file.write_text("{")

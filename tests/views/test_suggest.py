@@ -115,5 +115,11 @@ def test_what_the_transformer_imagines_is_taken_where_it_covers_others_best():
     imagined = Places(places, on_path=np.array([0.5, 0.5, 0.0]), in_space=np.zeros(3))
     assert imagined.fill(views, 1, 1.0)[0] == [2]
     assert imagined.only(np.array([True, True, False])).fill(views, 1, 1.0)[0] == [0]
+    wavy, gone = walk(24), [8, 9, 10]
+    wavy[:, 1, 3], wavy[:, 2, 3] = np.sin(np.arange(24) * 0.7), 0.3 * np.cos(np.arange(24) * 0.5)
+    rest = np.delete(wavy, gone, axis=0)
+    guesses, without = suggest(rest, 3, imagined=wavy[gone]), suggest(rest, 3)
+    assert sum(np.allclose(one.c2w, pose) for one in guesses for pose in wavy[gone]) == 2
+    assert not any(np.allclose(one.c2w, pose) for one in without for pose in wavy[gone])
     with_it = suggest(walk(12), 5, imagined=places[:1])
     assert not any(np.allclose(one.c2w, places[0]) for one in with_it), "nothing wants covering there"

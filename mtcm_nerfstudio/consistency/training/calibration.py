@@ -58,15 +58,19 @@ def held_out_frames(
 
 
 def platt_with_strangers(
-    logits: Float[np.ndarray, " frame"], strange: Float[np.ndarray, " frame"], faulty: Bool[np.ndarray, " frame"]
+    logits: Float[np.ndarray, " frame"],
+    strange: Float[np.ndarray, " frame"],
+    faulty: Bool[np.ndarray, " frame"],
+    stranger: float | None = None,
 ) -> tuple[float, float, float]:
     """Fit p = sigmoid(scale · logit + offset + stranger · strange), stranger ≥ 0; (1, 0, 0) where one class is absent.
 
-    By maximum likelihood; Platt's smoothed targets (1999) keep the fit finite where the classes do not overlap.
+    By maximum likelihood; Platt's smoothed targets (1999) keep the fit finite where the classes do not overlap. The
+    weight of strangeness stays as it is where it is given.
     """
     positive, negative = int(faulty.sum()), int((~faulty).sum())
     if not positive or not negative:
-        return 1.0, 0.0, 0.0
+        return 1.0, 0.0, stranger or 0.0
     target = np.where(faulty, (positive + 1.0) / (positive + 2.0), 1.0 / (negative + 2.0))
     numbers = np.stack([logits, np.ones_like(logits), strange])
 
@@ -75,8 +79,8 @@ def platt_with_strangers(
         slope = 1.0 / (1.0 + np.exp(-z)) - target
         return float((np.logaddexp(0.0, z) - target * z).mean()), (numbers * slope).mean(axis=1)
 
-    bounds = [(_SMALLEST_SCALE, None), (None, None), (0.0, _HEAVIEST)]
-    found = minimize(loss, np.array([1.0, 0.0, 0.0]), jac=True, bounds=bounds)
+    bounds = [(_SMALLEST_SCALE, None), (None, None), (0.0, _HEAVIEST) if stranger is None else (stranger, stranger)]
+    found = minimize(loss, np.array([1.0, 0.0, stranger or 0.0]), jac=True, bounds=bounds)
     return float(found.x[0]), float(found.x[1]), float(found.x[2])
 
 

@@ -201,9 +201,9 @@ class _Run:
         """Calibrate a model and write it as the checkpoint of the run."""
         train_config = self.settings.train
         seen = held_out_frames(model, self.ready, train_config.dataset, train_config.seed, _CALIBRATION_BATCHES)
-        scale, offset, stranger = platt_with_strangers(seen.logit, seen.strange, seen.faulty)
-        if not seen.strange[seen.faulty].any():  # no foreign frame was lent, so nothing was learnt about them
-            stranger = self.card.calibration_stranger
+        # A capture alone lends no foreign frames, so nothing can be learnt about them.
+        known = self.card.calibration_stranger if len(self.ready) == 1 else None
+        scale, offset, stranger = platt_with_strangers(seen.logit, seen.strange, seen.faulty, known)
         clean = probabilities(scale * seen.logit + stranger * seen.strange, 1.0, offset)[~seen.faulty]
         card = replace(
             self.card,

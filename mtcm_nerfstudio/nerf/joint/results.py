@@ -71,12 +71,13 @@ def joint_decisions(decisions: Decisions, result: JointResult, refined: bool) ->
         inconsistency = float(1.0 - result.weight[row])
         if not result.explained[row]:
             reason = frame.reason or MODEL_REASONS[int(result.reasons[row].argmax())]
-            return replace(frame, kept=False, reason=reason, inconsistency=inconsistency)
+            return replace(frame, kept=False, reason=reason, inconsistency=inconsistency, spared=False)
         pose = frame.repaired_transform_matrix
         if refined and (result.turned_degrees[row] > _MOVED_DEGREES or result.shifted[row] > _MOVED):
             pose = _matrix(result.c2w[row])
         reason = "pose" if pose is not None else None
-        return replace(frame, kept=True, reason=reason, inconsistency=inconsistency, repaired_transform_matrix=pose)
+        said = replace(frame, kept=True, reason=reason, inconsistency=inconsistency, spared=False)
+        return replace(said, repaired_transform_matrix=pose)
 
     return replace(decisions, frames=tuple(map(joined, decisions.frames)))
 
