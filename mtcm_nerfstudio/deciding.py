@@ -74,12 +74,13 @@ def current_decisions(
     stands = previous is not None and (
         previous.is_current(digest, record) or (follow and _is_followed(previous, digest, settings, card))
     )
+    flags = " ".join(_made_with(previous, card)) if follow and previous is not None else ""
     if previous is not None and stands and (output_dir / EMBEDDINGS).is_file():
         if not dry_run:
             write_exports(previous, capture, output_dir)
         warnings = warnings_of(previous, capture)
-        if flags := other_flags(previous.settings) if follow else ():
-            warnings += (f"Decided with {' '.join(flags)}; ns-mtcm-filter without flags decides anew.",)
+        if flags:
+            warnings += (f"Decided with {flags}; ns-mtcm-filter without flags decides anew.",)
         return FilterResult(previous, capture, output_dir, reused=True, warnings=warnings)
     persons = {} if previous is None else previous.by_person
     filtered = filter_capture(capture, settings, cache, progress, persons)
@@ -91,7 +92,19 @@ def current_decisions(
         write_exports(decisions, capture, output_dir)
         # Last, so that a run that is cut short leaves no file that claims to be current.
         decisions_file.write(decisions, path)
-    return FilterResult(decisions, capture, output_dir, reused=False, warnings=warnings_of(decisions, capture))
+    warnings = warnings_of(decisions, capture)
+    if flags and not other_flags(decisions.settings):
+        warnings += (
+            f"Decided anew, without {flags}: the decisions that were there are of another state of the capture.",
+        )
+    return FilterResult(decisions, capture, output_dir, reused=False, warnings=warnings)
+
+
+def _made_with(decisions: Decisions, card: CheckpointCard) -> tuple[str, ...]:
+    """Name the flags that decisions were made with and that a run without any would not have."""
+    checkpoint = decisions.checkpoint.split(" ")[0]
+    own = () if checkpoint in (card.name, "none") else (f"--checkpoint {checkpoint}",)
+    return *own, *other_flags(decisions.settings)
 
 
 def _is_followed(previous: Decisions, digest: str, settings: FilterSettings, card: CheckpointCard) -> bool:

@@ -311,7 +311,13 @@ def test_decisions_with_other_flags_are_followed_where_none_are_given(capture, t
     assert not run(capture, follow=True).reused, "made by the package's checkpoint as it was once"
     run(capture, FilterSettings(max_frames=9))
     edit_transforms(capture, lambda meta: meta["frames"].pop())
-    assert not run(capture, follow=True).reused, "another capture"
+    anew = run(capture, follow=True)
+    assert not anew.reused, "another capture"
+    assert "Decided anew, without --max-frames 9" in "\n".join(anew.warnings)
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "checkpoint": "mine.safetensors abc"}))
+    followed = run(capture, follow=True)
+    assert followed.reused and "Decided with --checkpoint mine.safetensors" in "\n".join(followed.warnings)
 
 
 def test_no_budget_leaves_fewer_than_the_least_and_labels_that_do_are_named(capture):
