@@ -253,7 +253,7 @@ def measure_labels(benchmark: Benchmark) -> tuple[list[str], list[dict[str, Any]
             c2w = gallery_path(seed, FRAMES) if path == "gallery" else hand_held(path, rng, FRAMES, CENTRE)
             usual = float(np.median(np.linalg.norm(c2w[:, :3, 3] - CENTRE, axis=1)))
             true = [expected_label(pose, CENTRE, c2w[0, :3, 3], usual) for pose in c2w]
-            turned = Rotation.random(None, seed).as_matrix()
+            turned = Rotation.random(None, np.random.default_rng(seed)).as_matrix()
             for world, poses in (("upright", c2w), ("turned", _in_another_world(c2w, turned))):
                 rows += [
                     {"world": world, "path": path, "seed": seed, "frame": i, "said": said, "true": words,
