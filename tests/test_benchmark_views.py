@@ -53,7 +53,7 @@ def test_budgets_are_kept_by_all_and_nothing_is_trained_twice(folder: Path) -> N
     (split,) = (folder / "work").glob("*/clean_*/transforms.json")
     held_out = json.loads(split.read_text())["val_filenames"]
     of_groups = [int(np.argwhere(np.array(names(24)) == Path(name).name)[0, 0]) // 5 for name in held_out]
-    assert of_groups == [0, 1, 2, 3, 4]  # one of every five
+    assert sorted(of_groups) == [0, 1, 2, 3, 4]  # one of every five
     assert not set(held_out) & {name for row in rows for name in row["chosen"]} and "8 frames" in said
     again, said = measured(folder, "budgets", "--budgets", "8", "40")
     assert again == rows and "8 frames" not in said
