@@ -196,6 +196,7 @@ def test_frames_are_marked_by_a_rectangle_and_by_what_they_see_and_decided_toget
         corner, across = np.array([box["x"], box["y"]]), np.array([box["width"], box["height"]])
         page.keyboard.press("b")
         page.wait_for_function("document.getElementById('message').textContent.includes('rectangle')")
+        wait_for_pointing(page)
         low, high = places[2] - 0.03, places[2] + 0.03
         inside = [i for i, place in enumerate(places) if (place >= low).all() and (place <= high).all()]
         page.mouse.move(*(corner + low * across))
@@ -212,12 +213,19 @@ def test_frames_are_marked_by_a_rectangle_and_by_what_they_see_and_decided_toget
         wait_until(lambda: on_disk(result, 2) == (True, "model"))
         page.keyboard.press("s")
         page.wait_for_function("document.getElementById('message').textContent.includes('who sees')")
+        wait_for_pointing(page)
         middle = of_page(what, what.points.mean(axis=0), aspect)
         page.mouse.click(*(corner + middle * across))
         page.wait_for_selector("#marked:not([hidden])")
         assert viewer.session.state.marked == tuple(range(COUNT))
         page.keyboard.press("Escape")
         page.wait_for_selector("#marked", state="hidden")
+
+
+def wait_for_pointing(page) -> None:
+    """Wait until the scene has heard, on a wire of its own, that it is pointed at; before, a drag turns the camera."""
+    canvas = page.frame_locator("#scene").locator("canvas").nth(1)
+    wait_until(lambda: canvas.evaluate("canvas => canvas.style.cursor") == "pointer")
 
 
 def on_screen(what, result, index: int, aspect: float) -> np.ndarray:
