@@ -71,19 +71,15 @@ def current_decisions(
     previous = decisions_file.read(path) if path.is_file() and not reset else None
     _, given = with_given_poses(capture, settings.poses)
     digest, record = capture_digest(capture, cache), settings_record(settings, card, given)
-    stands = previous is not None and (
-        previous.is_current(digest, record) or (follow and _is_followed(previous, digest, settings, card))
-    )
     flags = " ".join(_made_with(previous, card)) if follow and previous is not None else ""
-    if previous is not None and stands and (output_dir / EMBEDDINGS).is_file():
-        if not dry_run:
-            write_exports(previous, capture, output_dir)
-        warnings = warnings_of(previous, capture)
-        if flags:
-            warnings += (f"Decided with {flags}; ns-mtcm-filter without flags decides anew.",)
-        return FilterResult(previous, capture, output_dir, reused=True, warnings=warnings)
-    persons = {} if previous is None else previous.by_person
-    filtered = filter_capture(capture, settings, cache, progress, persons)
+    if previous is not None and (output_dir / EMBEDDINGS).is_file():
+        followed = follow and _is_followed(previous, digest, settings, card)
+        if followed or previous.is_current(digest, record):
+            if not dry_run:
+                write_exports(previous, capture, output_dir)
+            said = (f"Decided with {flags}; ns-mtcm-filter without flags decides anew.",) if flags else ()
+            return FilterResult(previous, capture, output_dir, True, (*warnings_of(previous, capture), *said))
+    filtered = filter_capture(capture, settings, cache, progress, {} if previous is None else previous.by_person)
     previous = _latest(path, previous)  # somebody may have decided while this was filtering
     decisions = filtered.decisions if previous is None else filtered.decisions.carrying_over(previous)
     if not dry_run:
@@ -92,12 +88,10 @@ def current_decisions(
         write_exports(decisions, capture, output_dir)
         # Last, so that a run that is cut short leaves no file that claims to be current.
         decisions_file.write(decisions, path)
-    warnings = warnings_of(decisions, capture)
-    if flags and not other_flags(decisions.settings):
-        warnings += (
-            f"Decided anew, without {flags}: the decisions that were there are of another state of the capture.",
-        )
-    return FilterResult(decisions, capture, output_dir, reused=False, warnings=warnings)
+    otherwise = flags and not _made_with(decisions, card)
+    why = f"Decided anew, without {flags}: the capture, or a file beside the decisions, is not what it was."
+    said = (why,) if otherwise else ()
+    return FilterResult(decisions, capture, output_dir, False, (*warnings_of(decisions, capture), *said))
 
 
 def _made_with(decisions: Decisions, card: CheckpointCard) -> tuple[str, ...]:

@@ -1,7 +1,5 @@
 """Captures with a block of views taken away, and whether anybody finds out where it was."""
 
-from dataclasses import dataclass
-
 import numpy as np
 from jaxtyping import Bool, Float
 
@@ -12,18 +10,6 @@ NEAR_DEGREES, NEAR_SHIFT = 15.0, 0.25
 """A missing view is found by a suggestion within this of it: degrees, and spreads of the cameras."""
 
 Poses = Float[np.ndarray, "n 4 4"]
-
-
-@dataclass(frozen=True)
-class Hole:
-    """How well one hole was found."""
-
-    capture: str
-    kind: str
-    seed: int
-    missing: int
-    mtcm: float
-    random: float
 
 
 def hide(c2w: Poses, kind: str, share: float, seed: int) -> Bool[np.ndarray, " n"]:

@@ -8,6 +8,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Lock
 from typing import Any
 
 from decibels.training import Training
@@ -28,16 +29,17 @@ class Cells:
     """Finished trainings by what they were made of."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._path, self._lock = path, Lock()
         self._found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
 
     def get(self, key: str) -> dict[str, Any] | None:
         return self._found.get(key)
 
     def put(self, key: str, value: dict[str, Any]) -> None:
-        self._found[key] = value
-        lines = ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in sorted(self._found.items()))
-        write_text_atomically(self._path, "{\n" + lines + "\n}\n")
+        with self._lock:  # trainings end in threads of their own
+            self._found[key] = value
+            lines = ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in sorted(self._found.items()))
+            write_text_atomically(self._path, "{\n" + lines + "\n}\n")
 
 
 def trained(

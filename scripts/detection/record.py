@@ -46,7 +46,7 @@ def record(
         ("repairs", [{"method": name, **_rounded(asdict(one))} for name, found in repairs.items() for one in found]),
         ("trials", [_trial(outcome) for outcome in outcomes]),
     ]
-    parts = [f' "{name}": [\n{_one_a_line(entries)}\n]' for name, entries in rows]
+    parts = [f' "{name}": [\n{one_a_line(entries)}\n]' for name, entries in rows]
     return f"{head[:-2]},\n" + ",\n".join(parts) + "}\n"
 
 
@@ -64,6 +64,11 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[name] = "absent"
     return found
+
+
+def one_a_line(entries: Iterable[Mapping[str, Any]]) -> str:
+    """Return JSON objects, each on a line of its own, as the inside of an array."""
+    return ",\n".join(json.dumps(entry, separators=(",", ":"), allow_nan=False) for entry in entries)
 
 
 def _trial(outcome: Outcome) -> dict[str, Any]:
@@ -90,10 +95,6 @@ def _scores(said: Judgement) -> list[float | int]:
 def _short(score: float) -> float | int:
     short = float(f"{score:.4g}")
     return int(short) if short.is_integer() else short
-
-
-def _one_a_line(entries: Iterable[Mapping[str, Any]]) -> str:
-    return ",\n".join(json.dumps(entry, separators=(",", ":"), allow_nan=False) for entry in entries)
 
 
 def _relative(argument: str) -> str:

@@ -63,10 +63,19 @@ def platt_with_strangers(
     faulty: Bool[np.ndarray, " frame"],
     stranger: float | None = None,
 ) -> tuple[float, float, float]:
-    """Fit p = sigmoid(scale · logit + offset + stranger · strange), stranger ≥ 0; (1, 0, 0) where one class is absent.
+    """Fit p = sigmoid(scale · logit + offset + stranger · strange), stranger ≥ 0, by maximum likelihood.
 
-    By maximum likelihood; Platt's smoothed targets (1999) keep the fit finite where the classes do not overlap. The
-    weight of strangeness stays as it is where it is given.
+    Platt's smoothed targets (1999) keep the fit finite where the classes do not overlap. Where one class is absent
+    there is nothing to fit: scale 1 and offset 0.
+
+    Args:
+        logits: the transformer's.
+        strange: see ``tokens.strangeness``.
+        faulty: what is true.
+        stranger: the weight of strangeness, where it is not to be fitted.
+
+    Returns:
+        scale, offset and stranger (0 where it is neither given nor fitted).
     """
     positive, negative = int(faulty.sum()), int((~faulty).sum())
     if not positive or not negative:

@@ -57,7 +57,7 @@ def up_direction(c2w: Float[np.ndarray, "n 4 4"]) -> Float[np.ndarray, "3"]:
     """Return the vertical of the world: as the cameras show it, and where that is an axis of the world, the axis.
 
     Phones that measure their pose (ARKit, Polycam, Record3D), Blender and aligned reconstructions have an axis of
-    their world upright, which is exact, while hands show the vertical to about a degree. A world that is COLMAP's, of
+    their world upright, which is exact, while hands show the vertical to a degree or two. A world that is COLMAP's, of
     a first camera that was held nearly level, may have an axis within 3° of the vertical as well, though seldom: then
     so much is lost.
     """
