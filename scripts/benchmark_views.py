@@ -8,8 +8,8 @@ Usage:
     python scripts/benchmark_views.py many                     500 of 100,000 frames: seconds and memory
     python scripts/benchmark_views.py budgets --captures fox --seeds 1
 
-Tables and what they were made from go to data/results/views_<what>.md and .json. Finished trainings are kept in
-data/results/nerf_cells.json, as for scripts/benchmark_nerf.py.
+Tables and what they were made from go to data/results/views_<what>.md and .json (views_NAME with --name NAME).
+Finished trainings are kept in data/results/nerf_cells.json, as for scripts/benchmark_nerf.py.
 """
 
 import json
@@ -45,7 +45,7 @@ def run(benchmark: Benchmark) -> None:
     print(text)
     settings = {k: v for k, v in asdict(benchmark).items() if k not in ("folder", "work", "output_dir")}
     about = json.dumps({"command": line, "versions": versions(), "settings": settings}, indent=1)
-    stem = benchmark.output_dir / f"views_{benchmark.what}"
+    stem = benchmark.output_dir / f"views_{benchmark.name or benchmark.what}"
     write_text_atomically(stem.with_suffix(".md"), text)
     write_text_atomically(stem.with_suffix(".json"), f'{about[:-2]},\n "rows": [\n{one_a_line(rows)}\n]}}\n')
 

@@ -36,6 +36,8 @@ class Training:
     checkpoint: str | None = None
     camera_optimizer: bool = False
     trimmed: bool = False
+    far_plane: float | None = None
+    """None: nerfacto's own."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,8 @@ def configured(training: Training) -> Any:
     joint.unseen_rays = training.unseen_rays
     if training.checkpoint is not None:
         parser.filter = type(parser.filter)(checkpoint=Path(training.checkpoint))
+    if training.far_plane is not None:
+        config.pipeline.model.far_plane = training.far_plane
     if training.camera_optimizer:
         config.pipeline.model.camera_optimizer.mode = "SO3xR3"
         from nerfstudio.engine.optimizers import AdamOptimizerConfig
