@@ -13,7 +13,8 @@ from mtcm_nerfstudio.capture.capture import Capture
 Measured = tuple[list[str], list[dict[str, Any]]]
 """Tables in Markdown, and the rows that they were made from."""
 
-_NERFACTOS = 1000.0
+_FAR_PLANE = 1000.0
+"""nerfacto's own."""
 _SHARED = Path(__file__).resolve().parents[3] / "shared" / "captures"
 
 
@@ -44,9 +45,8 @@ class Benchmark:
     """Longer side of the images that the NeRF sees, in pixels."""
     rays: int = 512
     """Rays a step."""
-    far_plane: float = 6.0
-    """Farthest that the NeRF looks, where all cameras lie within ±1. With nerfacto's own, 1000, one of few views may
-    paint its photos onto the far background, and then it hardly matters which they are."""
+    far_plane: float = _FAR_PLANE
+    """Farthest that the NeRF looks, where all cameras lie within ±1. The default is nerfacto's own."""
     name: str | None = None
     """What the tables are called. Default: as what is measured."""
     work: Path = Path("outputs/benchmark_views")
@@ -60,7 +60,7 @@ class Benchmark:
     def sizes(self) -> dict[str, float]:
         """The settings that a training depends on."""
         sizes = {"steps": self.steps, "longest_side": self.longest_side, "rays": self.rays}
-        return sizes if self.far_plane == _NERFACTOS else {**sizes, "far_plane": self.far_plane}
+        return sizes if self.far_plane == _FAR_PLANE else {**sizes, "far_plane": self.far_plane}
 
 
 def usable(capture: Capture) -> Capture:
