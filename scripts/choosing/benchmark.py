@@ -59,7 +59,7 @@ class Benchmark:
     @property
     def sizes(self) -> dict[str, float]:
         """The settings that a training depends on."""
-        sizes = {"steps": self.steps, "longest_side": self.longest_side, "rays": self.rays}
+        sizes: dict[str, float] = {"steps": self.steps, "longest_side": self.longest_side, "rays": self.rays}
         return sizes if self.far_plane == _FAR_PLANE else {**sizes, "far_plane": self.far_plane}
 
 
