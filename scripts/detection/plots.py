@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import NullFormatter
 from sklearn.metrics import roc_curve
 
 from detection.figures import Bin, auroc, mean, reliability, said_and_true
@@ -116,6 +117,7 @@ def reliability_diagram(outcomes: Sequence[Outcome], methods: Sequence[str], kin
                 _reliability_line(upper, lower, bins, colour)
         upper.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), yticks=[0, 0.25, 0.5, 0.75, 1])
         lower.set_yscale("log")
+        lower.yaxis.set_minor_formatter(NullFormatter())  # within two decades they are all named, and overlap
         lower.set_xlabel("inconsistency", fontsize=8.5, color=INK)
         explanation(upper, method)
         plain(upper)
