@@ -27,6 +27,7 @@ from mtcm_nerfstudio.verdicts.rules import rule_out
 from mtcm_nerfstudio.verdicts.scored import repair_capture, score_capture
 from mtcm_nerfstudio.verdicts.verdict import GuardRails, Ruling, Verdict, judge
 from mtcm_nerfstudio.views.arrange import Arranged, Known, Wishes, arrange
+from mtcm_nerfstudio.views.coverage import holes
 
 _IN_THE_DIGESTS = ("source", "identity", "poses")
 """Settings that show in what was read, or whose content is in the record."""
@@ -58,6 +59,8 @@ class FilterSettings:
     that nothing else shows. Without it, tokens alone are judged."""
     repair: bool = True
     """Keep a frame whose image agrees and whose pose does not, at the pose that its matches give, where they do."""
+    min_sharpness: float = 0.0
+    """Drop frames that show the same points less sharply than this share of the sharpest views of them, in [0, 1]."""
     keep_exposure: bool = False
     """Keep frames that are only too dark or too bright, for a NeRF that models exposure."""
     max_frames: int | None = None
@@ -84,6 +87,8 @@ class FilterSettings:
         """Check the ranges."""
         if self.threshold is not None and not 0.0 <= self.threshold <= 1.0:
             raise ValueError(f"--threshold must lie in [0, 1], got {self.threshold}")
+        if not 0.0 <= self.min_sharpness <= 1.0:
+            raise ValueError(f"--min-sharpness must lie in [0, 1], got {self.min_sharpness}")
         if self.coverage is not None and not 0.0 < self.coverage <= 1.0:
             raise ValueError(f"--coverage must lie in (0, 1], got {self.coverage}")
         if self.max_frames is not None and self.max_frames < max(self.min_frames, 1):
@@ -146,8 +151,18 @@ def filter_capture(
     repaired: dict[int, Matrix] = {}
     if settings.repair:
         scored, repaired = repair_capture(model, card, ruled, scored, threshold, cache)
-    rules = Ruling(threshold, settings.guard_rails, settings.keep_exposure, frozenset(repaired))
-    verdicts = judge(ruled, assemble_tokens(ruled.raw), scored, rules)
+    rules = Ruling(
+        threshold,
+        settings.guard_rails,
+        settings.keep_exposure,
+        frozenset(repaired),
+        min_sharpness=settings.min_sharpness,
+    )
+    tokens = assemble_tokens(ruled.raw)
+    verdicts = judge(ruled, tokens, scored, rules)
+    irreplaceable = _alone_in_a_part(ruled.raw, verdicts)
+    if irreplaceable:
+        verdicts = judge(ruled, tokens, scored, replace(rules, irreplaceable=irreplaceable))
     raw = _at(tokenised.raw, repaired)
     arranged = arrange(
         _known(raw, verdicts, scored.scores.states, frozenset(repaired), persons or {}),
@@ -168,6 +183,21 @@ def filter_capture(
         front=arranged.front,
     )
     return Filtered(decisions, scored.scores.states)
+
+
+_GAP = 2.5
+"""Times the usual spacing from which on dropped frames leave a part of the subject unseen."""
+_FAULTS_OF_PLACE = ("pose", "foreign")
+"""Reasons that say that a frame does not show what should be seen from where it claims to be."""
+
+
+def _alone_in_a_part(raw: RawFeatures, verdicts: tuple[Verdict, ...]) -> frozenset[int]:
+    """Return the dropped frames without which a part of the subject would be seen by no kept camera."""
+    kept = np.array([verdict.kept for verdict in verdicts], dtype=bool)
+    trusted = np.array([verdict.reason not in (*UNUSABLE, *_FAULTS_OF_PLACE) for verdict in verdicts], dtype=bool)
+    by_model = {i for i, verdict in enumerate(verdicts) if not verdict.kept and verdict.decided_by == "model"}
+    gaps = holes(raw.c2w.astype(np.float64), kept, trusted, _GAP)
+    return frozenset(i for gap in gaps for i in range(gap.first, gap.last + 1) if i in by_model)
 
 
 def _at(raw: RawFeatures, repaired: Mapping[int, Matrix]) -> RawFeatures:
@@ -237,7 +267,7 @@ def settings_record(
     """
     flags = {name: value for name, value in asdict(settings).items() if name not in _IN_THE_DIGESTS}
     as_json = {name: list(value) if isinstance(value, tuple) else value for name, value in flags.items()}
-    calibration = [card.calibration_scale, card.calibration_offset, card.calibration_stranger, card.threshold]
+    calibration = [card.calibration_scale, card.calibration_offset, card.calibration_forest, card.threshold]
     record = {**as_json, "checkpoint": card.digest, "calibration": calibration, "embedder": card.embedder}
     if not given:
         return record

@@ -1,34 +1,43 @@
-"""Trains the checkpoint that the package ships: on real captures whose licence allows it, and on rendered ones.
+"""Trains the checkpoint that the package ships: a transformer and a forest, on real captures whose licence allows it
+and on rendered ones.
 
-The real captures are looked for in --real and left out, with one line each, where they are absent. Known faults are put
-into all of them anew at every step. Whatever is slow (rendering, embedding) is done once and kept; a run that was
-stopped goes on where it was when the same command is given again.
+Which real captures may train, their groups and the frames of them that are faulty as they came are listed in
+data/captures.json. The captures are looked for in --real and left out, with one line each, where they are absent. Known
+faults are put into all of them anew at every step; frames that are faulty as they came are examples of faults. Whatever
+is slow (rendering, embedding, matching) is done once and kept in the cache; a run that was stopped goes on where it was
+when the same command is given again.
 
-To calibrate on captures that the network has never seen, leave some out first; the final run picks up what these runs
-measured:
+Probabilities and the threshold are those of captures that the network has never seen: one run for each group that is
+left out, then the one that ships.
 
 Usage:
-    python scripts/pretrain.py --out outputs/pretrain --leave-out stitch boruszyn_kap
-    python scripts/pretrain.py --out outputs/pretrain --leave-out skull maryrose_tankard banana
-    python scripts/pretrain.py --out outputs/pretrain --ship
-    python scripts/pretrain.py --out outputs/pretrain --recalibrate      the shipped network as it is, calibrated anew
+    python scripts/pretrain.py --leave-out A
+    python scripts/pretrain.py --leave-out B
+    python scripts/pretrain.py --leave-out C
+    python scripts/pretrain.py --leave-out D
+    python scripts/pretrain.py --ship
+    python scripts/pretrain.py --recalibrate      the networks as they are, calibrated anew
 """
 
+import json
+import multiprocessing
 import zlib
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import Literal, get_args
 
-import cv2
 import numpy as np
 import torch
 import tyro
-from detection.natural import read_natural_faults
-from held_out import CLEAN, Measured, auroc_by_kind, false_alarms, joined, load_measured, measure, save_measured
+from benchmarks.capture_list import CaptureEntry, NaturalFault, read_capture_list
+from held_out import AS_IT_CAME, Measured, auroc_by_variant, joined, load_measured, measure, save_measured
 from rendered_scenes import render_many
 from threadpoolctl import threadpool_limits
 
-from mtcm_nerfstudio.capture.capture import Capture
-from mtcm_nerfstudio.capture.images import UnreadableImageError, read_rgb
+from mtcm_nerfstudio.capture.faults import FaultReason
 from mtcm_nerfstudio.capture.read import read_capture
 from mtcm_nerfstudio.cli.errors import clear_errors
 from mtcm_nerfstudio.consistency.checkpoint import (
@@ -37,37 +46,40 @@ from mtcm_nerfstudio.consistency.checkpoint import (
     TrainingSource,
     card_file,
     card_to_json,
+    load_checkpoint,
     read_card,
     save_checkpoint,
 )
-from mtcm_nerfstudio.consistency.train_consistency import EpochResult, TrainConfig, train
-from mtcm_nerfstudio.consistency.training.calibration import platt_with_strangers, probabilities, threshold
+from mtcm_nerfstudio.consistency.forest import fit_forest
+from mtcm_nerfstudio.consistency.train_consistency import EpochResult, TrainConfig, fresh_model, train
+from mtcm_nerfstudio.consistency.training.calibration import Calibration, control_risk, fit_calibration
 from mtcm_nerfstudio.consistency.training.capture import TrainingCapture, training_capture
-from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer
+from mtcm_nerfstudio.consistency.training.forest_examples import labelled_numbers
+from mtcm_nerfstudio.consistency.transformer_dataset import DatasetConfig, variants_of
+from mtcm_nerfstudio.consistency.transformer_model import REASONS, ConsistencyTransformer
 from mtcm_nerfstudio.tokens.cache import Cache
 from mtcm_nerfstudio.tokens.embedders import load_embedder
 from mtcm_nerfstudio.tokens.tokenise import tokens_of
 
-LICENCES = {
-    "stitch": "MIT",
-    "maryrose_tankard": "CC BY 4.0",
-    "skull": "CC BY 4.0",
-    "boruszyn_kap": "CC BY 3.0",
-    "banana": "MIT",
-}
-"""Real captures that may train the shipped checkpoint."""
-GROUPS = (("stitch", "boruszyn_kap"), ("skull", "maryrose_tankard", "banana"))
-"""Real captures that are left out together, and lend foreign frames to each other only."""
-REAL_WORLDS, RENDERED_WORLDS = 28, 7
-"""Worlds with spoiled images that are made of each capture."""
+Run = Literal["A", "B", "C", "D", "all"]
+GROUPS = ("A", "B", "C", "D")
+REAL_COPIES, RENDERED_COPIES = 4, 2
+"""Corrupted copies that are made of each capture."""
+DONORS = 4
+"""Captures that lend each capture foreign frames."""
 RENDERED_LICENCE = "rendered by scripts/rendered_scenes.py"
-FIGURES = "measured.npz"
+MEASURED, EXAMPLES = "measured.npz", "forest_examples.npz"
+MOST_DROPPED = 0.1
+"""A capture's loss counts up to this share where the threshold is placed."""
 ABOUT = (
-    "Trained by scripts/pretrain.py with faults put in anew at every step. Calibration, threshold and figures are "
-    "those of real captures that were left out of training (mean AUROC over captures, a fifth of the frames faulty)."
+    "Trained by scripts/pretrain.py with faults put in anew at every step, beside frames that are faulty as they came. "
+    "Calibration, threshold and figures are those of captures that were left out of training."
 )
-SHARPNESS_OF_A_DOUBT = 0.4
-"""Frames less sharp than this share of their capture's median are not taken for faultless."""
+REASON: Mapping[str, FaultReason] = {
+    "blur": "blur", "exposure": "exposure", "occlusion": "occlusion", "mask": "occlusion", "foreign": "foreign",
+    "pose": "pose",
+}  # fmt: skip
+"""What a decision should say of a frame that is faulty as it came."""
 
 
 @dataclass(frozen=True)
@@ -78,23 +90,24 @@ class Pretrain:
     """Folder of the runs; rendered captures go below it too."""
     real: Path = Path("../shared/captures")
     """Folder with the real captures."""
-    rendered: int = 24
+    rendered: int = 20
     """Number of rendered captures of 320 × 240 pixels."""
-    larger: int = 24
+    larger: int = 20
     """Number of rendered captures of 640 × 480 pixels."""
-    leave_out: tuple[str, ...] = ()
-    """Captures to measure on instead of training on them; with them goes every third rendered capture."""
-    prepare_only: bool = False
-    """Render, embed, spoil and match everything, and train nothing."""
-    ship: bool = False
-    """Write the result into the package."""
+    runs: tuple[Run, ...] = get_args(Run)
+    """Groups of real captures to leave out and measure on, one run each (with each goes every fourth rendered capture);
+    "all" trains on everything, and ships once all groups were measured."""
+    workers: int = 2
+    """Processes to draw variants and to train in."""
     recalibrate: bool = False
-    """Train nothing: calibrate the shipped checkpoint by what the runs that left captures out have measured."""
+    """Train nothing: calibrate the networks by what the runs that left groups out have measured."""
+    batches: int = 8
+    """Batches of variants that are drawn of each capture, for all runs together."""
     train: TrainConfig = field(
         default_factory=lambda: TrainConfig(
-            epochs=50,
+            epochs=30,
             steps_per_epoch=100,
-            drawings=1200,
+            dataset=DatasetConfig(batch_tokens=384, variants=6, without_evidence=0.05),
             warmup_steps=200,
             learning_rate=5e-4,
             patience=0,
@@ -102,183 +115,230 @@ class Pretrain:
         )
     )
 
-    @property
-    def run_dir(self) -> Path:
-        """Folder of this run."""
-        return self.out / ("leave_out_" + "_".join(self.leave_out) if self.leave_out else "all")
+    def run_dir(self, run: Run) -> Path:
+        """Return the folder of a run."""
+        return self.out / (run if run == "all" else f"without_{run}")
 
 
 def main(settings: Pretrain) -> None:
-    """Train one checkpoint."""
+    """Prepare the captures, train all runs, calibrate and ship."""
     # The matrices are small, and threads that wait for each other cost more than they give.
     torch.set_num_threads(1)
     threadpool_limits(1)
     if settings.recalibrate:
         recalibrate(settings)
         return
-    cache = Cache()
-    captures = [*real_captures(settings.real, cache), *rendered_captures(settings, cache)]
-    if settings.prepare_only:
-        return
-    held_out = [capture for i, capture in enumerate(captures) if _is_left_out(capture, i, settings)]
+    entries = read_capture_list()
+    sources = [*real_sources(settings.real, entries), *rendered_sources(settings)]
+    fork = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(settings.workers, mp_context=fork) as pool:
+        captures = list(pool.map(partial(prepared, settings=settings), sources))
+    running = [fork.Process(target=train_run, args=(captures, entries, run, settings)) for run in settings.runs]
+    for start in range(0, len(running), settings.workers):
+        some = running[start : start + settings.workers]
+        for process in some:
+            process.start()
+        for process in some:
+            process.join()
+            if process.exitcode:
+                raise ValueError(f"a run ended with exit code {process.exitcode}; what it printed is above")
+    if "all" in settings.runs:
+        ship(settings)
+
+
+def train_run(
+    captures: Sequence[TrainingCapture], entries: Mapping[str, CaptureEntry], run: Run, settings: Pretrain
+) -> None:
+    """Train one checkpoint and measure it on what it left out."""
+    torch.set_num_threads(1)
+    run_dir = settings.run_dir(run)
+    held_out = [capture for i, capture in enumerate(captures) if is_left_out(capture, i, entries, run)]
     kept = [capture for capture in captures if capture not in held_out]
-    print(f"training on {len(kept)} captures, {sum(len(c.raw) for c in kept)} frames", flush=True)
-    model = train(kept, settings.train, settings.run_dir, resume=True, on_epoch=_print_epoch)
+    print(f"{run_dir.name}: {len(kept)} captures, {sum(len(c.raw) for c in kept)} frames", flush=True)
+    model = train(kept, settings.train, run_dir, first_model(kept, run_dir, settings), True, partial(_print_epoch, run))
+    save_checkpoint(model, bare_card(kept), run_dir / "checkpoint", half=True)
     if held_out:
-        measured = measure(model, held_out, kept)
-        save_measured(measured, settings.run_dir / FIGURES)
-        _print_figures(measured)
-        for name in settings.leave_out:
-            save_checkpoint(model, checkpoint_card(measured, kept), settings.out / f"without_{name}", half=True)
-    else:
-        write_checkpoint(model, kept, settings)
+        save_measured(measure(model, held_out), run_dir / MEASURED)
 
 
-def real_captures(folder: Path, cache: Cache) -> list[TrainingCapture]:
-    """Read the real captures that are there; those of one group lend each other foreign frames."""
-    captures = {}
-    for name in LICENCES:
-        if (folder / name).is_dir():
-            captures[name] = read_capture(folder / name)
-        else:
+def ship(settings: Pretrain) -> None:
+    """Calibrate the run on everything by what the others measured, and write it into the package."""
+    model, card = load_checkpoint(settings.run_dir("all") / "checkpoint")
+    save_checkpoint(model, calibrated(card, all_measured(settings)), SHIPPED, half=True)
+    recalibrate(settings)
+
+
+def first_model(captures: Sequence[TrainingCapture], run_dir: Path, settings: Pretrain) -> ConsistencyTransformer:
+    """Return a transformer with random weights and the forest that judges beside it."""
+    torch.manual_seed(settings.train.seed)
+    model = fresh_model(captures, settings.train.model)
+    # Each capture counts by the root of its frames, as it does where the transformer draws it.
+    examples = [[one for batch in capture.drawn for one in batch] for capture in captures]
+    numbers, labels = zip(*(labelled_numbers(one) for one in examples), strict=True)
+    weight = np.concatenate([np.full(len(label), len(label) ** -0.5) for label in labels])
+    number, label = np.concatenate(numbers), np.concatenate(labels)
+    np.savez(run_dir / EXAMPLES, numbers=number.astype(np.float32), label=label, weight=weight)
+    model.set_forest(fit_forest(number, label, 1 + len(REASONS), weight=weight, seed=settings.train.seed))
+    return model
+
+
+@dataclass(frozen=True)
+class Source:
+    """A capture to train on, before it is read."""
+
+    folder: Path
+    name: str
+    licence: str
+    faults: Mapping[str, NaturalFault]
+    """Frames that are faulty as they came, by ``file_path``."""
+    copies: int
+    """Corrupted copies to make."""
+    donors: tuple[Path, ...]
+    """Captures that lend foreign frames."""
+
+
+def real_sources(folder: Path, entries: Mapping[str, CaptureEntry]) -> list[Source]:
+    """Return the real captures that may train and are there; those of one group lend each other foreign frames."""
+    there = [name for name, entry in entries.items() if entry.may_train and (folder / name).is_dir()]
+    for name, entry in entries.items():
+        if entry.may_train and name not in there:
             print(f"{folder / name}: not there, left out")
     found = []
-    for name, capture in captures.items():
-        donors = [captures[other] for group in GROUPS if name in group for other in group if other in captures]
-        donors = [donor for donor in donors if donor.name != name]
-        found.append(prepared(capture, LICENCES[name], cache, REAL_WORLDS, donors))
+    for name in there:
+        group = [other for other in there if entries[other].group == entries[name].group and other != name]
+        faults = {fault.file_path: fault for fault in entries[name].natural_faults}
+        donors = tuple(folder / other for other in group[:DONORS])
+        found.append(Source(folder / name, name, entries[name].licence, faults, REAL_COPIES, donors))
     return found
 
 
-def rendered_captures(settings: Pretrain, cache: Cache) -> list[TrainingCapture]:
-    """Render what is not there yet and read it; each lends the one after the next its images."""
-    if not settings.rendered:
-        return []
+def rendered_sources(settings: Pretrain) -> list[Source]:
+    """Render what is not there yet; each capture lends some others its images."""
     folders = [
         *render_many(settings.out / "rendered", settings.rendered),
-        *render_many(settings.out / "rendered640", settings.larger, 200, (640, 480), 56),
+        *render_many(settings.out / "rendered640", settings.larger, 200, (640, 480)),
     ]
-    captures = [read_capture(folder) for folder in folders]
     return [
-        prepared(capture, RENDERED_LICENCE, cache, RENDERED_WORLDS, [captures[i - 2], captures[i - 5]])
-        for i, capture in enumerate(captures)
+        Source(
+            folder,
+            f"{folder.parent.name}_{folder.name}",
+            RENDERED_LICENCE,
+            rendered_faults(folder),
+            RENDERED_COPIES,
+            (folders[i - 4], folders[i - 8]),
+        )
+        for i, folder in enumerate(folders)
     ]
 
 
-def prepared(capture: Capture, licence: str, cache: Cache, worlds: int, donors: list[Capture]) -> TrainingCapture:
-    """Make a capture ready; frames that are blurred or else faulty as they came are not taken for faultless."""
-    ready = training_capture(tokens_of(capture, cache=cache), cache, licence, worlds=worlds, donors=donors)
-    sharp = np.array([sharpness(frame.image_path) for frame in capture.frames])
-    natural = np.isin([frame.file_path for frame in capture.frames], read_natural_faults().get(capture.name, ()))
-    return replace(ready, trusted=(sharp >= SHARPNESS_OF_A_DOUBT * np.nanmedian(sharp)) & ~natural)
+def rendered_faults(folder: Path) -> dict[str, NaturalFault]:
+    """Return which frames of a rendered capture are faulty as they came."""
+    found = json.loads((folder / "natural_faults.json").read_text(encoding="utf-8"))
+    return {name: NaturalFault(name, **entry) for name, entry in found.items()}
 
 
-def sharpness(path: Path) -> float:
-    """Return the variance of the Laplacian of an image's grey values at 512 px, NaN where it cannot be read."""
-    try:
-        image = read_rgb(path).convert("L")
-    except (UnreadableImageError, FileNotFoundError):
-        return float("nan")
-    image.thumbnail((512, 512))
-    return float(cv2.Laplacian(np.asarray(image), cv2.CV_64F).var())
+def prepared(source: Source, settings: Pretrain) -> TrainingCapture:
+    """Make a capture ready and draw the variants that all runs share.
 
-
-def write_checkpoint(model: ConsistencyTransformer, captures: list[TrainingCapture], settings: Pretrain) -> None:
-    """Calibrate on the real captures that other runs have left out and measured, and write the checkpoint."""
-    measured = all_measured(settings)
-    card = checkpoint_card(measured, captures)
-    stem = SHIPPED if settings.ship else settings.run_dir / SHIPPED.name
-    save_checkpoint(model, card, stem, half=True)
-    print(f"wrote {stem}.safetensors and .json")
-    calibrate_leave_outs(settings, measured)
-    _print_figures(measured)
-
-
-def recalibrate(settings: Pretrain) -> None:
-    """Give the shipped checkpoint and those of the runs that left captures out calibrations by what these measured."""
-    measured = all_measured(settings)
-    calibrate_by_others(SHIPPED, measured, also=("figures",))
-    calibrate_leave_outs(settings, measured)
-
-
-def all_measured(settings: Pretrain) -> Measured:
-    """Read what all runs that left captures out have measured."""
-    files = sorted(settings.out.glob(f"leave_out_*/{FIGURES}"))
-    if not files:
-        raise ValueError(f"{settings.out}: nothing was left out yet to calibrate on; run with --leave-out first")
-    return joined([load_measured(file) for file in files])
-
-
-def calibrate_leave_outs(settings: Pretrain, measured: Measured) -> None:
-    """Calibrate the checkpoint that each real capture was left out of by all the others."""
-    for name in np.unique(measured.capture[np.isin(measured.capture, list(LICENCES))]):
-        calibrate_by_others(settings.out / f"without_{name}", measured.rows(measured.capture != name))
-
-
-def calibrate_by_others(stem: Path, others: Measured, also: tuple[str, ...] = ()) -> None:
-    """Give a checkpoint that a capture was left out of a calibration and threshold that owe nothing to it either.
-
-    They come from all the other captures that were left out of a run, as the shipped one's come from all: those of
-    one run alone are too few to place a threshold by.
+    Of frames that are mildly faulty as they came nothing is taken for known.
     """
-    card = checkpoint_card(others, [])
-    shared = ("calibration_scale", "calibration_offset", "calibration_stranger", "threshold", *also)
-    changed = replace(read_card(stem), **{name: getattr(card, name) for name in shared})
-    card_file(stem).write_text(card_to_json(changed), encoding="utf-8")
+    torch.set_num_threads(1)
+    cache = Cache()
+    capture = replace(read_capture(source.folder), name=source.name)
+    donors = [read_capture(folder) for folder in source.donors]
+    tokenised = tokens_of(capture, cache=cache, progress=False)
+    ready = training_capture(tokenised, cache, source.licence, False, source.copies, donors)
+    of_frames = [source.faults.get(name) for name in ready.raw.file_paths]
+    natural = tuple(None if one is None or one.grade == "mild" else REASON[one.reason] for one in of_frames)
+    mild = np.array([one is not None and one.grade == "mild" for one in of_frames])
+    ready = replace(ready, natural=natural, trusted=~mild)
+    rng = np.random.default_rng([settings.train.seed, zlib.crc32(source.name.encode())])
+    drawn = [tuple(variants_of(ready, [ready], settings.train.dataset, rng)) for _ in range(settings.batches)]
+    print(f"{source.name}: {len(ready.raw)} frames, {sum(map(len, drawn))} variants", flush=True)
+    return replace(ready, drawn=tuple(drawn))
 
 
-def checkpoint_card(everything: Measured, captures: list[TrainingCapture]) -> CheckpointCard:
-    """Return the card of a checkpoint that was trained on captures, calibrated on what was measured on others."""
-    is_real = np.isin(everything.capture, list(LICENCES))
-    if not is_real.any():
-        is_real = ~is_real  # better than nothing, where no real capture is at hand
-    measured, rendered = everything.rows(is_real), everything.rows(~is_real)
-    scale, offset, stranger = platt_with_strangers(measured.logit, measured.strange, measured.faulty)
-    measured, rendered = (with_strangers(some, stranger / scale) for some in (measured, rendered))
-    probability = probabilities(measured.logit, scale, offset)
-    limit = max(threshold(probability[measured.kind == CLEAN]), threshold(probability[~measured.faulty]))
-    figures = {f"auroc_{kind}": value for kind, value in auroc_by_kind(measured).items()}
-    figures |= {f"auroc_{kind}_of_rendered": value for kind, value in auroc_by_kind(rendered).items() if kind == "all"}
-    figures["share_of_clean_frames_dropped"] = false_alarms(measured, probability, limit)
-    figures["share_of_faulty_frames_dropped"] = float((probability[measured.faulty] >= limit).mean())
+def is_left_out(capture: TrainingCapture, index: int, entries: Mapping[str, CaptureEntry], group: str | None) -> bool:
+    """Leave out a group, and every fourth rendered capture."""
+    if group is None:
+        return False
+    if capture.licence == RENDERED_LICENCE:
+        return index % len(GROUPS) == GROUPS.index(group)
+    return entries[capture.name].group == group
+
+
+def bare_card(captures: Sequence[TrainingCapture]) -> CheckpointCard:
+    """Return the card of a checkpoint that is not calibrated yet."""
     return CheckpointCard(
         name=SHIPPED.name,
         embedder="efficientnet-lite0",
         embedder_version=load_embedder("efficientnet-lite0", "cpu").version,
-        calibration_scale=round(scale, 4),
-        calibration_offset=round(offset, 4),
-        calibration_stranger=round(stranger, 4),
-        threshold=round(limit, 4),
         trained_on=tuple(TrainingSource(c.name, len(c.raw), c.licence) for c in captures),
-        figures={name: round(value, 3) for name, value in figures.items()},
         about=ABOUT,
     )
 
 
-def with_strangers(measured: Measured, weight: float) -> Measured:
-    """Return what was measured with strangeness as a part of the logits."""
-    return replace(measured, logit=measured.logit + weight * measured.strange)
+def all_measured(settings: Pretrain) -> Measured:
+    """Read what all runs that left groups out have measured."""
+    files = sorted(settings.out.glob(f"without_*/{MEASURED}"))
+    if not files:
+        raise ValueError(f"{settings.out}: nothing was left out yet to calibrate on; run scripts/pretrain.py first")
+    return joined([load_measured(file) for file in files])
 
 
-def _is_left_out(capture: TrainingCapture, index: int, settings: Pretrain) -> bool:
-    """Leave out what was named, and every third rendered capture; from which on depends on the names."""
-    if not settings.leave_out:
-        return False
-    if capture.licence == RENDERED_LICENCE:
-        return index % 3 == zlib.crc32(settings.leave_out[0].encode()) % 3
-    return capture.name in settings.leave_out
+def recalibrate(settings: Pretrain) -> None:
+    """Calibrate the shipped checkpoint by everything that was left out, the others by what other runs left out."""
+    measured = all_measured(settings)
+    for stem in (SHIPPED, *(settings.out / f"without_{group}" / "checkpoint" for group in GROUPS)):
+        if not card_file(stem).is_file():
+            continue
+        card = read_card(stem)
+        # A run's own captures stay out of its calibration, so that it can judge them.
+        known = {source.name for source in card.trained_on}
+        others = measured if stem == SHIPPED else measured.rows(np.isin(measured.capture, list(known)))
+        card_file(stem).write_text(card_to_json(calibrated(card, others)), encoding="utf-8")
+    print_figures(measured)
 
 
-def _print_epoch(result: EpochResult, model: ConsistencyTransformer) -> None:
+def calibrated(card: CheckpointCard, measured: Measured) -> CheckpointCard:
+    """Return a card with the calibration, threshold and figures of what was measured."""
+    calibration = fit_calibration(measured.logit, measured.forest_logit, measured.faulty)
+    probability = calibration.probability(measured.logit, measured.forest_logit)
+    good = (measured.variant == AS_IT_CAME) & ~measured.faulty
+    number = np.unique(measured.capture[good], return_inverse=True)[1]
+    risk = control_risk(probability[good], number, MOST_DROPPED)
+    found = auroc_by_variant(measured, probability)
+    natural = (measured.variant == AS_IT_CAME) & measured.faulty
+    figures = {f"auroc_{variant.replace(' ', '_')}": value for variant, value in found.items()}
+    figures["good_frames_dropped"] = float((probability[good] >= risk.threshold).mean())
+    figures["bound_on_good_frames_dropped"] = risk.bound
+    figures["natural_faults_found"] = float((probability[natural] >= risk.threshold).mean())
+    return replace(
+        card,
+        calibration_scale=round(calibration.scale, 4),
+        calibration_offset=round(calibration.offset, 4),
+        calibration_forest=round(calibration.forest, 4),
+        threshold=round(risk.threshold, 4),
+        figures={name: round(value, 4) for name, value in figures.items()},
+    )
+
+
+def print_figures(measured: Measured) -> None:
+    """Print AUROC by capture: of the transformer, the forest and both."""
+    calibration = fit_calibration(measured.logit, measured.forest_logit, measured.faulty)
+    scores = {
+        "transformer": measured.logit,
+        "forest": measured.forest_logit,
+        "both": Calibration(*calibration).probability(measured.logit, measured.forest_logit),
+    }
+    for name, score in scores.items():
+        found = auroc_by_variant(measured, score)
+        print(f"{name:>12}: " + "  ".join(f"{variant} {value:.3f}" for variant, value in found.items()))
+
+
+def _print_epoch(run: Run, result: EpochResult, model: ConsistencyTransformer) -> None:
     losses = ", ".join(f"{name} {value:.3f}" for name, value in result.validation.items())
-    print(f"epoch {result.epoch}: training {result.training['total']:.3f}; validation {losses}", flush=True)
-
-
-def _print_figures(measured: Measured) -> None:
-    for name in (*np.unique(measured.capture), None):
-        rows = measured if name is None else measured.rows(measured.capture == name)
-        found = auroc_by_kind(rows)
-        print(f"{name or 'mean':>18}: " + "  ".join(f"{kind} {value:.2f}" for kind, value in found.items()))
+    print(f"{run}, epoch {result.epoch}: training {result.training['total']:.3f}; validation {losses}", flush=True)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,9 @@ PACKAGE = REPOSITORY / "mtcm_nerfstudio"
 FLOORS = (
     ("decisions",),
     ("capture",),
+    ("geometry",),
     ("analysis", "tokens"),
+    ("evidence",),
     ("consistency",),
     ("verdicts", "views"),
     ("filtering",),
@@ -123,6 +125,8 @@ def test_no_import_runs_upward():
     [
         ("capture/read.py", "from mtcm_nerfstudio.tokens.tokens import FrameTokens"),
         ("tokens/tokens.py", "import mtcm_nerfstudio.analysis.figures"),
+        ("tokens/tokenise.py", "from mtcm_nerfstudio.evidence.collect import match_capture"),
+        ("geometry/bearings.py", "from mtcm_nerfstudio.evidence import keypoints"),
         ("views/select.py", "from mtcm_nerfstudio import verdicts"),
         ("consistency/score.py", "def late():\n    from ..views import select"),
         ("filtering.py", "from .cli.filter import main"),

@@ -196,16 +196,14 @@ def essential_distance(first: rendered_scenes.Photograph, second: rendered_scene
     return list(np.abs((lines * b).sum(axis=1)) / np.hypot(lines[:, 0], lines[:, 1]))
 
 
-@pytest.mark.parametrize(
-    "seed", [3, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (0, 5, 6, 8, 11, 13, 17, 24))]
-)
+@pytest.mark.parametrize("seed", [3, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (0, 6, 8, 9, 11, 24))])
 def test_neighbouring_frames_match_along_the_true_epipolar_lines(seed: int) -> None:
     recipe = rendered_scenes.draw_recipe(seed)
     (camera, first), (_, second) = itertools.islice(rendered_scenes.photographs(recipe, 50, (320, 240)), 2)
     distances = essential_distance(first, second, camera)
     assert len(distances) >= 40
     assert np.median(distances) < 0.5
-    assert 0.0 < first.mask.mean() < 0.8 or recipe.path == "aerial"
+    assert 0.0 < first.mask.mean() < 0.8 or recipe.path == "aerial" or recipe.is_journey
 
 
 def sphere_stage(radius: float) -> Stage:
@@ -252,20 +250,21 @@ def test_a_path_has_proper_poses_and_stays_out_of_the_subject(kind: str) -> None
 
 
 def test_consecutive_seeds_go_through_all_combinations() -> None:
-    recipes = [rendered_scenes.draw_recipe(seed) for seed in range(len(rendered_scenes.COMBINATIONS))]
-    assert {(recipe.look.surroundings, recipe.path) for recipe in recipes} == set(rendered_scenes.COMBINATIONS)
+    recipes = [rendered_scenes.draw_recipe(seed) for seed in range(2 * len(rendered_scenes.COMBINATIONS))]
+    for kinds, some in ((rendered_scenes.COMBINATIONS, recipes[::2]), (rendered_scenes.JOURNEYS, recipes[1::2])):
+        assert {(recipe.look.surroundings, recipe.path) for recipe in some} == set(kinds)
     assert {recipe.naming for recipe in recipes} == {"padded", "unpadded", "shuffled"}
 
 
 def test_a_rendered_capture_reads_in_order_and_is_not_rendered_twice(tmp_path: Path) -> None:
-    recipe = replace(rendered_scenes.draw_recipe(3), naming="shuffled", has_exif=True)
-    rendered_scenes.render_scene(3, tmp_path, frames=4, size=(48, 36), recipe=recipe)
+    recipe = replace(rendered_scenes.draw_recipe(2), naming="shuffled", has_exif=True)
+    rendered_scenes.render_scene(2, tmp_path, frames=4, size=(48, 36), recipe=recipe)
     capture = read_capture(tmp_path)
     assert [Path(frame.file_path).stem for frame in capture.frames] == rendered_scenes.file_stems(recipe, 4)
     true = [shot.c2w for _, shot in rendered_scenes.photographs(recipe, 4, (48, 36))]
     np.testing.assert_allclose(np.stack([frame.c2w for frame in capture.frames]), true, atol=1e-12)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    rendered_scenes.render_scene(3, tmp_path, frames=4, size=(48, 36), recipe=recipe)
+    rendered_scenes.render_scene(2, tmp_path, frames=4, size=(48, 36), recipe=recipe)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 

@@ -16,6 +16,10 @@ Pose = Float[np.ndarray, "4 4"]
 """An OpenGL camera-to-world matrix (x right, y up, z back) in the capture's own world."""
 
 
+DISTORTION_KEYS = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2", "sx1", "sy1", "omega")
+"""Names of the distortion coefficients of all camera models, as COLMAP and transforms.json have them."""
+
+
 @dataclass(frozen=True)
 class Intrinsics:
     """One camera's calibration, in pixels of the image file as it is stored (EXIF orientation not applied)."""

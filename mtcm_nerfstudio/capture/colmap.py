@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pycolmap
 
-from mtcm_nerfstudio.capture.capture import Capture, Frame, Intrinsics, Pose, in_temporal_order
+from mtcm_nerfstudio.capture.capture import DISTORTION_KEYS, Capture, Frame, Intrinsics, Pose, in_temporal_order
 from mtcm_nerfstudio.capture.images import list_images, mask_beside, read_exif
 from mtcm_nerfstudio.capture.poses import OPENGL_FROM_OPENCV
 
@@ -118,7 +118,7 @@ def intrinsics_of(camera: pycolmap.Camera) -> Intrinsics:
         fl_y=float(camera.focal_length_y),
         cx=float(camera.principal_point_x),
         cy=float(camera.principal_point_y),
-        distortion=tuple((key, float(value)) for key, value in named.items() if key[0] in "kp"),
+        distortion=tuple((key, float(value)) for key, value in named.items() if key in DISTORTION_KEYS),
     )
 
 

@@ -8,10 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from mtcm_nerfstudio.capture.capture import Capture, Frame, Intrinsics, Pose, in_temporal_order
+from mtcm_nerfstudio.capture.capture import DISTORTION_KEYS, Capture, Frame, Intrinsics, Pose, in_temporal_order
 from mtcm_nerfstudio.capture.images import ExifFacts, image_size, mask_beside, read_exif
-
-_DISTORTION_KEYS = ("k1", "k2", "k3", "k4", "p1", "p2")
 
 
 def read_transforms(path: Path) -> Capture:
@@ -94,7 +92,7 @@ def _intrinsics(meta: Mapping[str, Any], image_path: Path) -> Intrinsics | None:
     fl_x = fl_x or fl_y
     if not fl_x or not fl_y:
         return None
-    distortion = tuple((key, value) for key in _DISTORTION_KEYS if (value := _number(meta.get(key))) is not None)
+    distortion = tuple((key, value) for key in DISTORTION_KEYS if (value := _number(meta.get(key))) is not None)
     return Intrinsics(
         camera_model=str(meta.get("camera_model", "OPENCV" if distortion else "PINHOLE")),
         width=int(width),

@@ -15,10 +15,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer, ModelConfig
+from mtcm_nerfstudio.evidence.numbers import FRAME_NUMBERS, PAIR_NUMBERS
 from mtcm_nerfstudio.tokens.embedders.base import EmbedderName
-from mtcm_nerfstudio.tokens.evidence.assess import FRAME_NUMBERS, PAIR_NUMBERS
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_FOREST = "forest."
 SHIPPED = Path(__file__).parent / "weights" / "mtcm-efficientnet-lite0"
 """Stem of the checkpoint that comes with the package."""
 
@@ -44,11 +45,11 @@ class CheckpointCard:
     """That backend's version."""
     model: ModelConfig = field(default_factory=ModelConfig)
     calibration_scale: float = 1.0
-    """Turns a logit into a probability: p = sigmoid(scale · logit + offset + stranger · strangeness) (Platt, 1999, with
-    a second number); positive."""
+    """Turns logits into a probability: p = sigmoid(scale · transformer's logit + forest · forest's logit + offset)
+    (Platt, 1999, with two inputs); positive."""
     calibration_offset: float = 0.0
-    calibration_stranger: float = 0.0
-    """How much ``tokens.strangeness`` counts; not negative."""
+    calibration_forest: float = 0.0
+    """How much the forest's logit counts; not negative."""
     window: int = 128
     """Longest sequence of frames that it is shown at once."""
     threshold: float = 0.5
@@ -66,8 +67,8 @@ class CheckpointCard:
         """Check the ranges."""
         if not self.calibration_scale > 0.0:
             raise ValueError(f"the calibration's scale must be positive, got {self.calibration_scale}")
-        if not self.calibration_stranger >= 0.0:
-            raise ValueError(f"the weight of strangeness must not be negative, got {self.calibration_stranger}")
+        if not self.calibration_forest >= 0.0:
+            raise ValueError(f"the weight of the forest must not be negative, got {self.calibration_forest}")
         if self.window < 2:
             raise ValueError(f"the window must be at least 2 frames, got {self.window}")
         if not 0.0 < self.threshold < 1.0:
@@ -106,8 +107,7 @@ def save_checkpoint(
         stem: path without suffix; its folder is made.
         half: store numbers in 16 bits, for a file half the size.
     """
-    dtype = torch.float16 if half else torch.float32
-    tensors = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in model.state_dict().items()}
+    tensors = {name: _stored(name, tensor, half) for name, tensor in model.state_dict().items()}
     stem.parent.mkdir(parents=True, exist_ok=True)
     content = save(tensors)  # not save_file, which makes a file that nobody else may read
     tensor_file(stem).write_bytes(content)
@@ -143,11 +143,21 @@ def load_checkpoint(
         )
     model = ConsistencyTransformer(card.model)
     try:
-        tensors = {name: tensor.float() for name, tensor in load_file(tensor_file(stem)).items()}
+        tensors = {name: _as_trained(name, tensor) for name, tensor in load_file(tensor_file(stem)).items()}
         model.load_state_dict(tensors)
     except (SafetensorError, RuntimeError) as error:
         raise ValueError(f"{tensor_file(stem)}: cannot be read as this model's tensors ({error})") from error
     return model.eval().to(device), card
+
+
+def _stored(name: str, tensor: torch.Tensor, half: bool) -> torch.Tensor:
+    """Return a tensor as it is written; a forest's cuts are compared with numbers, so they keep all their bits."""
+    dtype = tensor.dtype if name.startswith(_FOREST) else torch.float16 if half else torch.float32
+    return tensor.detach().to("cpu", dtype).contiguous()
+
+
+def _as_trained(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    return tensor if name.startswith(_FOREST) else tensor.float()
 
 
 def read_card(path: Path | None = None) -> CheckpointCard:

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mtcm_nerfstudio.tokens.evidence.assess import FRAME_NUMBERS, PAIR_NUMBERS, Evidence
+from mtcm_nerfstudio.evidence.numbers import FRAME_NUMBERS, PAIR_NUMBERS, Evidence
 
 _HIDDEN = 64
 
@@ -17,7 +17,7 @@ class EvidenceInput(NamedTuple):
     """The evidence of a batch of captures."""
 
     frames: Float[Tensor, "capture frame frame_number"]
-    """See ``tokens.evidence.assess.FRAME_NUMBERS``; zero where not known."""
+    """See ``evidence.numbers.FRAME_NUMBERS``; zero where not known."""
     known: Bool[Tensor, "capture frame"]
     """Frames about which there is evidence."""
     pairs: Float[Tensor, "capture frame frame pair_number"]

@@ -9,9 +9,8 @@ from jaxtyping import Float, Int
 
 from mtcm_nerfstudio.consistency.checkpoint import CheckpointCard
 from mtcm_nerfstudio.consistency.evidence import evidence_input
-from mtcm_nerfstudio.consistency.transformer_model import MODALITIES, ConsistencyTransformer, ModelOutput
-from mtcm_nerfstudio.tokens.evidence.assess import Evidence
-from mtcm_nerfstudio.tokens.strangeness import strangeness
+from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer, ModelOutput
+from mtcm_nerfstudio.evidence.numbers import Evidence
 from mtcm_nerfstudio.tokens.tokens import FrameTokens, RawFeatures, assemble_tokens
 
 ModelReason = Literal["pose", "blur", "exposure", "occlusion", "foreign"]
@@ -40,7 +39,7 @@ class Scores:
 def score_frames(
     model: ConsistencyTransformer, card: CheckpointCard, raw: RawFeatures, evidence: Evidence | None = None
 ) -> Scores:
-    """Score every frame of a capture against all the others, by its tokens, what matches say, and how strange it is.
+    """Score every frame of a capture against all the others, by its tokens and by the evidence.
 
     A capture longer than the sequences that the checkpoint was trained on is read in windows of that length, each
     normalised by itself as in training: neighbouring frames together, with half a window's overlap. A frame's
@@ -48,29 +47,47 @@ def score_frames(
     """
     if len(raw) == 0:
         return Scores(np.zeros(0), np.zeros((0, 3)), np.zeros((0, 5)), np.zeros((0, model.config.d_model)))
-    sums = [np.zeros((len(raw), width)) for width in (1, 3, 5, model.config.d_model, 1)]
+    logit, forest_logit, modality, reasons, forest_reasons, states = _outputs(model, card, raw, evidence)
+    calibrated = card.calibration_scale * logit + card.calibration_forest * forest_logit + card.calibration_offset
+    return Scores(
+        inconsistency=_sigmoid(calibrated[:, 0]),
+        modality=_sigmoid(modality),
+        reasons=_reasons(_softmax(reasons), forest_reasons),
+        states=states,
+    )
+
+
+def read_logits(
+    model: ConsistencyTransformer, card: CheckpointCard, raw: RawFeatures, evidence: Evidence | None = None
+) -> tuple[Float[np.ndarray, " frame"], Float[np.ndarray, " frame"]]:
+    """Return the log odds that each frame is faulty, of the transformer and of the forest, before calibration."""
+    if len(raw) == 0:
+        return np.zeros(0), np.zeros(0)
+    logit, forest_logit, *_ = _outputs(model, card, raw, evidence)
+    return logit[:, 0], forest_logit[:, 0]
+
+
+def _outputs(
+    model: ConsistencyTransformer, card: CheckpointCard, raw: RawFeatures, evidence: Evidence | None
+) -> tuple[np.ndarray, ...]:
+    """Return what the model says of every frame, the mean over the windows that it lies in."""
+    sums = [np.zeros((len(raw), width)) for width in (1, 1, 3, 5, 5, model.config.d_model)]
     counts = np.zeros((len(raw), 1))
     for window in windows(len(raw), card.window):
         part_of_evidence = None if evidence is None else evidence.subset(window)
-        part_of_raw = raw.subset(window)
-        output = read_tokens(model, assemble_tokens(part_of_raw), part_of_evidence)
-        parts = (output.inconsistency_logit[..., None], output.modality_logits, output.reason_logits, output.states)
-        strange = strangeness(part_of_raw.embeddings, part_of_evidence)
-        said = (*(part[0].double().cpu().numpy() for part in parts), strange[:, None])
-        for total, part in zip(sums, said, strict=True):
-            total[window] += part
+        output = read_tokens(model, assemble_tokens(raw.subset(window)), part_of_evidence)
+        parts = (
+            output.inconsistency_logit[..., None],
+            output.forest_logit[..., None],
+            output.modality_logits,
+            output.reason_logits,
+            output.forest_reasons,
+            output.states,
+        )
+        for total, part in zip(sums, parts, strict=True):
+            total[window] += part[0].double().cpu().numpy()
         counts[window] += 1
-    logits, modality, reasons, states, strange = (total / counts for total in sums)
-    stranger = card.calibration_stranger * strange[:, 0]
-    modality[:, MODALITIES.index("image")] += stranger
-    calibrated = card.calibration_scale * logits[:, 0] + card.calibration_offset
-    inconsistency = _sigmoid(calibrated + stranger)
-    return Scores(
-        inconsistency=inconsistency,
-        modality=_sigmoid(modality),
-        reasons=_reasons(_softmax(reasons), 1.0 - _sigmoid(calibrated) / inconsistency),
-        states=states,
-    )
+    return tuple(total / counts for total in sums)
 
 
 @torch.inference_mode()
@@ -89,11 +106,11 @@ def read_tokens(model: ConsistencyTransformer, tokens: FrameTokens, evidence: Ev
 
 
 def _reasons(
-    named: Float[np.ndarray, "frame 5"], by_strangeness: Float[np.ndarray, " frame"]
+    named: Float[np.ndarray, "frame 5"], by_forest: Float[np.ndarray, "frame 5"]
 ) -> Float[np.ndarray, "frame 5"]:
-    """Return the transformer's reasons as far as it found the frame itself, and foreign as far as strangeness did."""
-    foreign = np.eye(len(MODEL_REASONS))[MODEL_REASONS.index("foreign")]
-    return (1.0 - by_strangeness)[:, None] * named + by_strangeness[:, None] * foreign
+    """Return the mean of what the transformer and the forest give as reason, the transformer's alone without forest."""
+    has_forest = by_forest.sum(axis=1, keepdims=True) > 0.5
+    return np.where(has_forest, 0.5 * (named + by_forest), named)
 
 
 def windows(count: int, length: int) -> list[Int[np.ndarray, " window"]]:

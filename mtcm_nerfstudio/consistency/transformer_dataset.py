@@ -7,7 +7,7 @@ reference included, and its pose is what the next-pose head has to predict.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
@@ -15,8 +15,8 @@ from jaxtyping import Bool, Float, Float32, Int
 from mtcm_nerfstudio.consistency.losses import IGNORED
 from mtcm_nerfstudio.consistency.training.batch import Batch, Example, collate
 from mtcm_nerfstudio.consistency.training.capture import TrainingCapture
-from mtcm_nerfstudio.consistency.training.faults import FaultConfig, Spoiled, draw_world, spoil
-from mtcm_nerfstudio.tokens.evidence.assess import Evidence, assess
+from mtcm_nerfstudio.consistency.training.faults import FaultConfig, Spoiled, draw_copy, spoil
+from mtcm_nerfstudio.evidence.numbers import Evidence, compute_evidence
 from mtcm_nerfstudio.tokens.tokens import (
     PARTS,
     POSE,
@@ -27,7 +27,7 @@ from mtcm_nerfstudio.tokens.tokens import (
     pose7,
 )
 
-Purpose = Literal["training", "validation", "calibration"]
+Purpose = Literal["training", "validation", "calibration", "forest"]
 """Each purpose has random numbers of its own."""
 
 _EMBEDDING, _POSE, _TIME = (PARTS.index(name) for name in ("embedding", "pose", "timestamp"))
@@ -104,15 +104,26 @@ def draw_examples(
     captures: Sequence[TrainingCapture], config: DatasetConfig, seed: int, step: int, purpose: Purpose
 ) -> tuple[str, list[Example]]:
     """Return the name of the capture that was drawn, and its variants: what ``make_batch`` collates."""
-    rng = np.random.default_rng([seed, step, ("training", "validation", "calibration").index(purpose)])
+    rng = np.random.default_rng([seed, step, get_args(Purpose).index(purpose)])
     chance = np.sqrt([len(capture.raw) for capture in captures])
     chosen = int(rng.choice(len(captures), p=chance / chance.sum()))
     capture = captures[chosen]
-    others = [other for i, other in enumerate(captures) if i != chosen]
+    if capture.drawn:
+        reserved = max(1, len(capture.drawn) // 8)
+        among = capture.drawn[:reserved] if purpose == "validation" else capture.drawn[reserved:] or capture.drawn
+        return capture.name, list(among[int(rng.integers(len(among)))])
+    return capture.name, variants_of(capture, captures, config, rng)
+
+
+def variants_of(
+    capture: TrainingCapture, captures: Sequence[TrainingCapture], config: DatasetConfig, rng: np.random.Generator
+) -> list[Example]:
+    """Draw a batch of variants of one capture; the others among ``captures`` lend foreign frames."""
+    others = [other for other in captures if other is not capture]
     longest = min(config.longest, max(len(capture.raw) - 1, 1))
     length = int(rng.integers(min(config.shortest, longest), longest + 1))
     count = max(1, min(config.batch_tokens // length, config.variants))
-    return capture.name, [make_example(capture, others, length, config, rng) for _ in range(count)]
+    return [make_example(capture, others, length, config, rng) for _ in range(count)]
 
 
 def make_example(
@@ -124,15 +135,15 @@ def make_example(
 ) -> Example:
     """Draw one variant of at most ``length`` frames; ``others`` lend foreign frames."""
     places, ordered = draw_places(len(capture.raw), length, config, rng)
-    world, faulty = draw_world(capture, config.faults, rng)
-    capture = capture.in_world(world)
+    copy, faulty = draw_copy(capture, config.faults, rng)
+    capture = capture.with_copy(copy)
     stretch = with_dropped_parts(capture.subset(places[:-1]), config, rng, ordered)
     last = capture.raw.c2w[places[-1:]]
     if rng.random() < config.mirrored_share:
         stretch = replace(
             stretch,
             raw=replace(stretch.raw, c2w=mirrored(stretch.raw.c2w)),
-            worlds=tuple(replace(world, bank=world.bank.mirrored()) for world in stretch.worlds),
+            copies=tuple(replace(copy, table=copy.table.mirrored()) for copy in stretch.copies),
         )
         last = mirrored(last)
     spoiled = spoil(stretch, others, config.faults, rng, ordered, faulty)
@@ -145,13 +156,15 @@ def make_example(
 
 
 def evidence_of(capture: TrainingCapture, tokens: FrameTokens) -> Evidence | None:
-    """Weigh what matches say of a stretch of a capture in one world; None where it has none."""
-    if not capture.worlds:
+    """Return the evidence about a stretch of a capture, by the one copy that it has; None where it has none."""
+    if not capture.copies:
         return None
     posed = capture.raw.posed & tokens.present[:, _POSE]
     c2w = np.where(posed[:, None, None], capture.raw.c2w, np.nan).astype(np.float64)
     readable = posed | ~posed.any()
-    return assess(capture.worlds[0].bank, tokens.capture_frame.to_capture(c2w), readable)
+    return compute_evidence(
+        capture.copies[0].table, capture.raw.embeddings, tokens.capture_frame.to_capture(c2w), readable
+    )
 
 
 def draw_places(

@@ -6,7 +6,7 @@ Attention is over all frames that it is shown; captures longer than those that a
 windows of that length (``consistency.score``).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -16,9 +16,10 @@ from torch.nn import functional
 
 from mtcm_nerfstudio.consistency.encoder import EncoderLayer, positional_encoding
 from mtcm_nerfstudio.consistency.evidence import EvidenceInput, EvidenceReader, EvidenceSays
+from mtcm_nerfstudio.consistency.forest import Forest
 from mtcm_nerfstudio.consistency.neighbours import NeighbourComparison, between_neighbours
 from mtcm_nerfstudio.consistency.standardisation import Standardisation
-from mtcm_nerfstudio.tokens.evidence.assess import FRAME_NUMBERS, PAIR_NUMBERS
+from mtcm_nerfstudio.evidence.numbers import FRAME_NUMBERS, PAIR_NUMBERS
 from mtcm_nerfstudio.tokens.tokens import PARTS, POSE, TOKEN_DIM
 
 MODALITIES = ("image", "pose", "time")
@@ -49,6 +50,12 @@ class ModelConfig:
     """Numbers of evidence about each frame."""
     pair_numbers: int = len(PAIR_NUMBERS)
     """Numbers of evidence about each pair of frames."""
+    forest_trees: int = 0
+    """Trees of the forest that judges the evidence numbers beside the transformer; 0: there is none."""
+    forest_nodes: int = 0
+    """Nodes of all its trees."""
+    forest_depth: int = 0
+    """Depth of its deepest tree."""
     position_limit: float = 8.0
     """Distance from the capture's centre, in its own units, towards which far positions are pulled."""
 
@@ -83,6 +90,10 @@ class ModelOutput(NamedTuple):
     """The same for each of ``MODALITIES``."""
     reason_logits: Float[Tensor, "capture frame 5"]
     """Which of ``REASONS`` it is, if the frame is at odds."""
+    forest_logit: Float[Tensor, "capture frame"]
+    """The forest's log odds that the frame is faulty; the transformer's where there is no evidence or no forest."""
+    forest_reasons: Float[Tensor, "capture frame 5"]
+    """The forest's probability of each reason, given that the frame is faulty; zeros where it has no opinion."""
     states: Float[Tensor, "capture frame dim"]
     """The last layer's token states, normalised."""
 
@@ -118,6 +129,7 @@ class ConsistencyTransformer(nn.Module):
         self.judge = nn.Sequential(
             nn.Linear(width, width), nn.GELU(), nn.Linear(width, 1 + len(MODALITIES) + len(REASONS))
         )
+        self.forest = Forest(config.forest_nodes, config.forest_trees, config.forest_depth, 1 + len(REASONS))
         # At first a hidden token lies between its neighbours, and the next pose where the last one is.
         for output in (self.reconstruct[-1], self.step_to_next_pose):
             assert isinstance(output, nn.Linear)
@@ -143,13 +155,23 @@ class ConsistencyTransformer(nn.Module):
         states = self.norm(x) * padding[..., None]
         judged = self.judge(states + says.states) * padding[..., None]
         inconsistency, modality, reason = judged.split([1, len(MODALITIES), len(REASONS)], dim=-1)
+        forest_logit, forest_reasons = self._ask_forest(evidence, inconsistency.squeeze(-1).detach())
         return ModelOutput(
             reconstruction=(between_neighbours(standardised, visible) + self.reconstruct(states)) * padding[..., None],
             next_pose=self._next_pose(tokens, visible, padding, states),
             inconsistency_logit=inconsistency.squeeze(-1),
             modality_logits=modality,
             reason_logits=reason,
+            forest_logit=forest_logit,
+            forest_reasons=forest_reasons,
             states=states,
+        )
+
+    def set_forest(self, forest: Forest) -> None:
+        """Let a forest judge beside the transformer."""
+        self.forest = forest.to(self.embed.weight.device)
+        self.config = replace(
+            self.config, forest_trees=forest.trees, forest_nodes=len(forest.cut), forest_depth=forest.depth
         )
 
     def attention_weights(
@@ -216,6 +238,20 @@ class ConsistencyTransformer(nn.Module):
         if evidence is None:
             return EvidenceSays(torch.zeros_like(x), x.new_zeros(len(self.layers), len(x), 1, 1, 1))
         return self.evidence(evidence.without(masked.any(dim=-1)))
+
+    @torch.no_grad()
+    def _ask_forest(
+        self, evidence: EvidenceInput | None, otherwise: Float[Tensor, "capture frame"]
+    ) -> tuple[Float[Tensor, "capture frame"], Float[Tensor, "capture frame 5"]]:
+        """Return the forest's logits and reasons, ``otherwise`` and zeros where it has nothing to go by."""
+        nothing = otherwise.new_zeros((*otherwise.shape, len(REASONS)))
+        if evidence is None or not self.config.forest_trees:
+            return otherwise, nothing
+        probability = self.forest(evidence.frames)
+        logit = torch.where(evidence.known, self.forest.logit(probability), otherwise)
+        faulty = probability[..., 1:]
+        share = faulty / faulty.sum(dim=-1, keepdim=True).clamp(min=1e-6)
+        return logit, torch.where(evidence.known[..., None], share, nothing)
 
     def _positions(self, x: Float[Tensor, "capture frame dim"]) -> Float[Tensor, "frame dim"]:
         """Encode the frames' ranks. In training they start anywhere, so that only their distances can be learned."""

@@ -10,13 +10,14 @@ from jaxtyping import Float, UInt8
 
 from mtcm_nerfstudio.capture.capture import Frame
 from mtcm_nerfstudio.capture.images import thumbnail
+from mtcm_nerfstudio.geometry.bearings import bearings_from_pixels, has_bearings
 from mtcm_nerfstudio.tokens.cache import Cache
-from mtcm_nerfstudio.tokens.evidence.features import LONGER_SIDE
-from mtcm_nerfstudio.tokens.evidence.rays import rays_of
 
 _KIND = f"face:1:{cv2.__version__}"
 _CASCADE = "haarcascade_frontalface_alt2.xml"
 _SIDE = 240
+_UNIT = 1000.0
+"""Longer side, in pixels, that places in the cache refer to."""
 _SMALLEST = 20
 """Pixels of 240 that a face is wide at least."""
 _STEP, _AGREEING = 1.15, 5
@@ -38,9 +39,13 @@ def face_rays(frames: Sequence[Frame], cache: Cache) -> Float[np.ndarray, "frame
     cache.put_many(_KIND, {there[i]: place for i, place in fresh.items()})
     out = np.full((len(frames), 2), np.nan)
     for i, place in {**places, **fresh}.items():
-        rays = rays_of(place[None], frames[i].intrinsics) if np.isfinite(place).all() else None
-        if rays is not None:
-            out[i] = rays[0]
+        intrinsics = frames[i].intrinsics
+        if intrinsics is None or not has_bearings(intrinsics) or not np.isfinite(place).all():
+            continue
+        pixel = place[None] * max(intrinsics.width, intrinsics.height) / _UNIT
+        bearing = bearings_from_pixels(pixel, intrinsics)[0]
+        if bearing[2] > 0:
+            out[i] = bearing[:2] / bearing[2]
     return out
 
 
@@ -59,7 +64,7 @@ def _face(path: Path) -> Float[np.ndarray, "2"]:
     image = thumbnail(path, _SIDE)
     if image is None:
         return np.full(2, np.nan)
-    return largest_face(np.asarray(image.convert("L"))) * (LONGER_SIDE / max(image.size))
+    return largest_face(np.asarray(image.convert("L"))) * (_UNIT / max(image.size))
 
 
 def largest_face(grey: UInt8[np.ndarray, "height width"]) -> Float[np.ndarray, "2"]:

@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from mtcm_nerfstudio.consistency.score import ModelReason
-from mtcm_nerfstudio.tokens.evidence.assess import PAIR_NUMBERS, Evidence
+from mtcm_nerfstudio.evidence.numbers import PAIR_NUMBERS, Evidence
 from mtcm_nerfstudio.verdicts.neighbours import Neighbourhood
 
 
@@ -26,7 +27,13 @@ class Grounds:
         }
         if self.evidence is not None:
             found |= _readable_numbers(self.evidence, i)
+            found |= {name: float(values[i]) for name, values in self.of_photographers.items()}
         return {name: value for name, value in found.items() if math.isfinite(value)}
+
+    @cached_property
+    def of_photographers(self) -> dict[str, Float[np.ndarray, " frame"]]:
+        """Return what photographers look for first, for every frame; nothing where there is no evidence."""
+        return {} if self.evidence is None else sharpness_and_exposure(self.evidence)
 
     def most_at_odds(self, i: int, reason: ModelReason) -> int | None:
         """Return the frame beside which the fault shows best, None where there is none."""
@@ -36,16 +43,42 @@ class Grounds:
         return int(odd) if odd >= 0 else None
 
 
+def sharpness_and_exposure(evidence: Evidence) -> dict[str, Float[np.ndarray, " frame"]]:
+    """Return how sharp and how bright every frame shows what the others show.
+
+    Returns:
+        ``blur_px``: width of edges (standard deviation) in pixels of the image that a NeRF trains on;
+        ``relative_sharpness``: of the sharpest views of the same points, in (0, 1]; ``exposure_stops``: brightness of
+        the same points above the capture's usual.
+    """
+    blur, own = evidence.number("blur"), evidence.number("log blur")
+    read = evidence.frames.any(axis=1)
+    if not read.any():
+        nothing = np.full(len(blur), np.nan)
+        return {"blur_px": nothing, "relative_sharpness": nothing, "exposure_stops": nothing}
+    sharpest = np.quantile(blur[read], _SHARPEST)
+    found = {
+        "blur_px": np.exp(blur + np.median((own - blur)[read])),
+        "relative_sharpness": np.exp(-np.maximum(blur - sharpest, 0.0)),
+        "exposure_stops": evidence.number("gain"),
+    }
+    return {name: np.where(read, values, np.nan) for name, values in found.items()}
+
+
+_SHARPEST = 0.1
+"""Share of a capture's frames that count as its sharpest."""
+
+
 def _readable_numbers(evidence: Evidence, i: int) -> dict[str, float]:
     """Turn the network's numbers back into such that a person understands."""
     return {
         "most_verified_matches": float(round(math.expm1(5.0 * float(evidence.number("most matches")[i])))),
-        "matches_that_obey_pose": float(evidence.number("obeys trusted")[i]),
-        "trust_of_pose": float(evidence.number("trust")[i]),
-        "turn_that_would_help_degrees": 0.2 * math.expm1(3.0 * float(evidence.number("own turn")[i])),
-        "log_sharpness_over_partners": float(evidence.number("sharper")[i]),
-        "log_brightness_over_partners": float(evidence.number("brighter")[i]),
-        "share_not_seen_as_by_partners": float(evidence.number("missing")[i]),
+        "matches_that_obey_pose": float(evidence.number("inlier ratio of supported")[i]),
+        "trust_of_pose": float(evidence.number("support")[i]),
+        "turn_that_would_help_degrees": 0.2 * math.expm1(3.0 * float(evidence.number("correction angle")[i])),
+        "log_sharpness_over_partners": 0.0 - float(evidence.number("blur above pairs")[i]),
+        "log_brightness_over_partners": math.log(2.0) * float(evidence.number("gain above partners")[i]),
+        "share_not_seen_as_by_partners": float(evidence.number("hidden share")[i]),
     }
 
 
@@ -55,16 +88,16 @@ def _odd_partner(evidence: Evidence, i: int, reason: ModelReason) -> int | None:
     if not len(partners):
         return None
     column = {name: numbers[:, place] for place, name in enumerate(PAIR_NUMBERS)}
-    trust, matches = column["trust of partner"], column["matches"]
+    support, matches = column["support of partner"], column["matches"]
     match reason:
         case "pose":
-            odd = matches * column["tested"] * (1.0 - column["obeys"]) * trust
+            odd = matches * column["tested"] * (1.0 - column["inlier ratio"]) * support
         case "blur":
-            odd = -column["sharper"] * column["verified"]
+            odd = column["blur difference"] * column["verified"]
         case "exposure":
-            odd = np.abs(column["brighter"]) * trust
+            odd = np.abs(column["light difference"]) * support
         case "occlusion":
-            odd = matches * trust
+            odd = matches * support
         case "foreign":
             odd = (1.0 - column["verified"]) / (1.0 + column["angle"] + column["baseline"])
     best = int(np.argmax(np.round(odd, 6)))

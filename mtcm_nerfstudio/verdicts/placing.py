@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from mtcm_nerfstudio.tokens.evidence.geometry import small_motion
+from mtcm_nerfstudio.geometry.epipolar import small_motion
 
 FEWEST = 15
 """Points that must agree with a new pose."""

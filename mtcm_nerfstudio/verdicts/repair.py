@@ -18,14 +18,13 @@ from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_array, diags_array
 
 from mtcm_nerfstudio.capture.poses import OPENGL_FROM_OPENCV, capture_frame, nearest_rotation
-from mtcm_nerfstudio.tokens.evidence.bank import MatchBank
-from mtcm_nerfstudio.tokens.evidence.collect import Matched
-from mtcm_nerfstudio.tokens.evidence.geometry import OBEYS, SeenByTwo, residuals
-from mtcm_nerfstudio.tokens.evidence.rays import focal_px
+from mtcm_nerfstudio.evidence.collect import FrameFeatures, MatchedCapture
+from mtcm_nerfstudio.evidence.pair_table import PairTable
+from mtcm_nerfstudio.geometry.epipolar import EPIPOLAR_INLIER_THRESHOLD, MatchedBearings, epipolar_errors
 from mtcm_nerfstudio.verdicts.placing import FEWEST, Sightings, placed, refined_camera, triangulated
 
 LEAST_SHARE = 0.7
-"""Share of a frame's matches with trusted frames that must obey its new pose (see ``geometry.OBEYS``)."""
+"""Share of a frame's matches with trusted frames that must obey its new pose (see ``EPIPOLAR_INLIER_THRESHOLD``)."""
 CLEARLY = 0.1
 """By how much this share must grow: what the claimed pose explains as well is no reason to move a frame."""
 LARGEST_TURN = 0.5
@@ -44,6 +43,8 @@ _VOTES = 10
 """Rounds in which trusted frames say which of them they believe."""
 _OF_EACH = 60
 """Points that are taken of those that each frame shares with the suspect: more make it slower and hardly better."""
+_LEAST_AHEAD = 0.1
+"""Cosine of the angle from the axis up to which a bearing has a place in the image plane."""
 _GOLDEN = 0.5 * (np.sqrt(5.0) - 1.0)
 
 
@@ -65,7 +66,7 @@ class _Scene:
     """What is known at the beginning of a round."""
 
     web: _Web
-    bank: MatchBank
+    table: PairTable
     cameras: Float[np.ndarray, "frame 4 4"]
     known: Bool[np.ndarray, " frame"]
     """Frames whose cameras are believed."""
@@ -81,11 +82,11 @@ class _Scene:
         for i, camera in found.items():
             if camera is not None:
                 cameras[i], known[i] = camera, True
-        return _Scene(self.web, self.bank, cameras, known & (_standing(self.bank, cameras, known) >= _LEAST_STANDING))
+        return _Scene(self.web, self.table, cameras, known & (_standing(self.table, cameras, known) >= _LEAST_STANDING))
 
 
 def repair_poses(
-    matched: Matched,
+    matched: MatchedCapture,
     c2w: Float[np.ndarray, "frame 4 4"],
     suspects: Bool[np.ndarray, " frame"],
     trusted: Bool[np.ndarray, " frame"],
@@ -110,32 +111,30 @@ def repair_poses(
     reference = capture_frame(c2w[known])
     cameras = np.tile(np.eye(4), (len(c2w), 1, 1))
     cameras[posed] = _cameras_of(reference.to_capture(c2w[posed]))
-    scene = _Scene(web, matched.bank, cameras, known).moved({})
+    scene = _Scene(web, matched.table, cameras, known).moved({})
     if scene.known.sum() < _LEAST_KNOWN * posed.sum():
         return {}
     fresh, repaired = scene.known, np.zeros_like(known)
     while fresh.any():
         # What failed before fails again unless a frame that it has something in common with is known by now.
-        touched = waiting & (matched.bank.row[:, fresh] > 0).any(axis=1)
+        touched = waiting & _matched_with(matched.table, fresh)
         found = {int(i): _repaired(scene, int(i)) for i in np.flatnonzero(touched)}
         scene, fresh = scene.moved(found), np.zeros_like(known)
         fresh[[i for i, camera in found.items() if camera is not None]] = True
         waiting, repaired = waiting & ~fresh, repaired | fresh
     # Those that were repaired first did not know of those that were repaired later.
-    beside = repaired & (matched.bank.row[:, repaired] > 0).any(axis=1)
+    beside = repaired & _matched_with(matched.table, repaired)
     scene = scene.moved({int(i): _settled(scene, int(i)) for i in np.flatnonzero(beside)})
     poses = reference.to_world(np.linalg.inv(scene.cameras) @ OPENGL_FROM_OPENCV)
     index = [int(i) for i in np.flatnonzero(repaired & scene.known)]
     return {i: poses[i] for i in index if _share(scene, scene.cameras, i) >= LEAST_SHARE}
 
 
-def _web(matched: Matched) -> _Web:
+def _web(matched: MatchedCapture) -> _Web:
     """Link the matched points of all frames whose lens is known."""
-    counts = np.array([len(one.features) for one in matched.seen])
-    rays = [one.rays for one in matched.seen]
-    focal = np.array(
-        [np.nan if r is None else focal_px(one.intrinsics) for r, one in zip(rays, matched.seen, strict=True)]
-    )
+    counts = np.array([len(one.keypoints) for one in matched.features])
+    rays = [_rays(one) for one in matched.features]
+    focal = np.where([ray is None for ray in rays], np.nan, matched.table.frames.resolution)
     first = np.concatenate([[0], np.cumsum(counts)])
     unknown = [np.full((count, 2), np.nan) for count in counts]
     every = np.concatenate([u if r is None else r for r, u in zip(rays, unknown, strict=True)])
@@ -148,6 +147,23 @@ def _web(matched: Matched) -> _Web:
     return _Web(first, np.repeat(np.arange(len(counts)), counts), every, focal, links)
 
 
+def _rays(one: FrameFeatures) -> Float[np.ndarray, "point 2"] | None:
+    """Return x/z and y/z of the bearing of each keypoint; NaN for those beside or behind the camera."""
+    if one.bearings is None:
+        return None
+    ahead = one.bearings[:, 2] > _LEAST_AHEAD
+    return np.where(ahead[:, None], one.bearings[:, :2] / np.where(ahead, one.bearings[:, 2], 1.0)[:, None], np.nan)
+
+
+def _matched_with(table: PairTable, frames: Bool[np.ndarray, " frame"]) -> Bool[np.ndarray, " frame"]:
+    """Tell which frames have verified matches with any of the given ones."""
+    pairs = table.pairs[table.verified > 0]
+    out = np.zeros(len(table), dtype=bool)
+    out[pairs[frames[pairs[:, 1]], 0]] = True
+    out[pairs[frames[pairs[:, 0]], 1]] = True
+    return out
+
+
 def _cameras_of(c2w: Float[np.ndarray, "frame 4 4"]) -> Float[np.ndarray, "frame 4 4"]:
     """Return world-to-camera matrices with OpenCV axes; some captures carry scale or shear in theirs."""
     rigid = c2w.copy()
@@ -156,25 +172,25 @@ def _cameras_of(c2w: Float[np.ndarray, "frame 4 4"]) -> Float[np.ndarray, "frame
 
 
 def _obeying(
-    bank: MatchBank, cameras: Float[np.ndarray, "frame 4 4"], pairs: Int[np.ndarray, "pair 2"]
+    table: PairTable, cameras: Float[np.ndarray, "frame 4 4"], rows: Int[np.ndarray, " pair"]
 ) -> tuple[Float[np.ndarray, " pair"], Float[np.ndarray, " pair"]]:
     """Return how many of each pair's matches obey the cameras, by those that were sampled, and how many there are."""
-    rows = bank.row[pairs[:, 0], pairs[:, 1]]
-    there = bank.there[rows]
-    seen = SeenByTwo(pairs, np.nan_to_num(bank.rays[rows]).astype(np.float64), there, bank.focal[pairs].mean(axis=1))
-    obey = there & (residuals(seen, np.linalg.inv(cameras)) < OBEYS)
-    share = obey.sum(axis=1) / np.maximum(there.sum(axis=1), 1)
-    count = np.where(there.any(axis=1), bank.verified[rows], 0.0)
+    valid, pairs = table.valid[rows], table.pairs[rows]
+    resolution = np.nan_to_num(table.frames.resolution, nan=1.0)[pairs].reshape(-1, 2)
+    matched = MatchedBearings(pairs, table.bearings[rows].astype(np.float64), valid, resolution)
+    obey = valid & (epipolar_errors(matched, np.linalg.inv(cameras)) < EPIPOLAR_INLIER_THRESHOLD)
+    share = obey.sum(axis=1) / np.maximum(valid.sum(axis=1), 1)
+    count = np.where(valid.any(axis=1), table.verified[rows], 0.0)
     return share * count, count
 
 
 def _standing(
-    bank: MatchBank, cameras: Float[np.ndarray, "frame 4 4"], known: Bool[np.ndarray, " frame"]
+    table: PairTable, cameras: Float[np.ndarray, "frame 4 4"], known: Bool[np.ndarray, " frame"]
 ) -> Float[np.ndarray, " frame"]:
     """Return the share of each frame's matches with known frames that obey, those of good standing counting most."""
-    pairs = np.argwhere(np.triu((bank.row > 0) & known[:, None] & known[None, :], 1))
-    obey, there = _obeying(bank, cameras, pairs)
-    i, j = pairs.T
+    rows = np.flatnonzero((table.verified > 0) & known[table.pairs].all(axis=1))
+    obey, there = _obeying(table, cameras, rows)
+    i, j = table.pairs[rows].T
     standing = np.ones(len(known))
     for _ in range(_VOTES):
         share = [
@@ -187,9 +203,10 @@ def _standing(
 
 def _share(scene: _Scene, cameras: Float[np.ndarray, "frame 4 4"], i: int) -> float:
     """Return the share of a frame's matches with known frames that obey the cameras; 0 where too few are known."""
-    others = np.flatnonzero((scene.bank.row[i] > 0) & scene.known)
-    pairs = np.sort(np.stack([others, np.full_like(others, i)], axis=1), axis=1)
-    obey, there = _obeying(scene.bank, cameras, pairs)
+    pairs = scene.table.pairs
+    other = np.where(pairs[:, 0] == i, pairs[:, 1], pairs[:, 0])
+    rows = np.flatnonzero((pairs == i).any(axis=1) & (scene.table.verified > 0) & scene.known[other])
+    obey, there = _obeying(scene.table, cameras, rows)
     return float(obey.sum() / there.sum()) if (there >= _TESTABLE).sum() >= _WITNESSES else 0.0
 
 

@@ -10,9 +10,9 @@ from mtcm_nerfstudio.consistency.checkpoint import CheckpointCard
 from mtcm_nerfstudio.consistency.score import MODEL_REASONS, Scores, score_frames
 from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer
 from mtcm_nerfstudio.decisions import Matrix
+from mtcm_nerfstudio.evidence.collect import MatchedCapture, match_capture, match_features
+from mtcm_nerfstudio.evidence.numbers import Evidence, compute_evidence
 from mtcm_nerfstudio.tokens.cache import Cache
-from mtcm_nerfstudio.tokens.evidence.assess import Evidence, assess
-from mtcm_nerfstudio.tokens.evidence.collect import Matched, match_capture, with_poses
 from mtcm_nerfstudio.tokens.progress import progress_bars
 from mtcm_nerfstudio.tokens.tokens import RawFeatures, assemble_tokens
 from mtcm_nerfstudio.verdicts.repair import repair_poses
@@ -30,7 +30,7 @@ class Scored:
     """NaN for frames that were not read."""
     evidence: Evidence | None
     """About all frames, in their order."""
-    matched: Matched | None
+    matched: MatchedCapture | None
     claimed: Evidence | None = None
     """The evidence before any pose was repaired."""
 
@@ -47,10 +47,17 @@ def score_capture(
     """Score a capture as it claims to be."""
     if not with_evidence or not ruled.readable.any():
         return Scored(_scores(model, card, ruled, ruled.raw, None), None, None)
-    c2w = _in_own_frame(ruled.raw)
-    matched = match_capture(capture.frames, c2w, ruled.readable, cache, progress_bars(progress))
-    evidence = assess(matched.bank, c2w, ruled.readable)
+    evidence, matched = evidence_of_capture(capture, ruled, cache, progress)
     return Scored(_scores(model, card, ruled, ruled.raw, evidence), evidence, matched)
+
+
+def evidence_of_capture(
+    capture: Capture, ruled: RuledOut, cache: Cache, progress: bool = True
+) -> tuple[Evidence, MatchedCapture]:
+    """Match a capture's frames and return the evidence about them at their claimed poses."""
+    c2w, embeddings = _in_own_frame(ruled.raw), ruled.raw.embeddings
+    matched = match_capture(capture.frames, embeddings, c2w, ruled.readable, cache, progress_bars(progress))
+    return compute_evidence(matched.table, embeddings, c2w, ruled.readable), matched
 
 
 def repair_capture(
@@ -95,14 +102,14 @@ def _scored_again(
     card: CheckpointCard,
     ruled: RuledOut,
     raw: RawFeatures,
-    matched: Matched,
+    matched: MatchedCapture,
     cache: Cache,
 ) -> Scored:
     """Score with other poses; frames that these put side by side are matched as well."""
     c2w = _in_own_frame(raw)
     track = progress_bars(shown=False)
-    more = with_poses(matched.seen, matched.bank.likeness, c2w, ruled.readable, cache, track)
-    evidence = assess(more.bank, c2w, ruled.readable)
+    more = match_features(matched.features, raw.embeddings, c2w, ruled.readable, cache, track)
+    evidence = compute_evidence(more.table, raw.embeddings, c2w, ruled.readable)
     return Scored(_scores(model, card, ruled, raw, evidence), evidence, more)
 
 

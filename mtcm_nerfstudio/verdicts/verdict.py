@@ -14,6 +14,9 @@ from mtcm_nerfstudio.verdicts.neighbours import compare_neighbours
 from mtcm_nerfstudio.verdicts.rules import RuledOut
 from mtcm_nerfstudio.verdicts.scored import Scored
 
+NEAR_CERTAINTY = 0.98
+"""Inconsistency at which even a frame goes that alone sees a part of the subject."""
+
 
 @dataclass(frozen=True)
 class GuardRails:
@@ -47,6 +50,10 @@ class Ruling:
     """Whether frames that are only too dark or too bright stay."""
     repaired: frozenset[int] = frozenset()
     """Frames that have been given another pose, and stay."""
+    irreplaceable: frozenset[int] = frozenset()
+    """Frames that alone see a part of the subject: they go only at near certainty."""
+    min_sharpness: float = 0.0
+    """Frames less sharp than this share of the sharpest views of the same points go, whatever else; 0: none."""
 
 
 @dataclass(frozen=True)
@@ -76,23 +83,35 @@ def judge(ruled: RuledOut, tokens: FrameTokens, scored: Scored, ruling: Ruling) 
     """
     judged = np.array([reason is None for reason in ruled.reasons])
     scores = scored.scores
+    neighbourhood = compare_neighbours(tokens)
+    now, claimed = (Grounds(neighbourhood, evidence) for evidence in (scored.evidence, scored.claimed))
+    soft = judged & _is_soft(now, ruling.min_sharpness)
     guilty = judged & (np.nan_to_num(scores.inconsistency) >= ruling.threshold)
     excused = np.isin(np.arange(len(judged)), list(ruling.repaired))
+    irreplaceable = np.isin(np.arange(len(judged)), list(ruling.irreplaceable))
+    kept_for_coverage = irreplaceable & (np.nan_to_num(scores.inconsistency) < max(NEAR_CERTAINTY, ruling.threshold))
     if ruling.keep_exposure:
         excused |= np.nan_to_num(scores.reasons).argmax(axis=1) == MODEL_REASONS.index("exposure")
     most = ruling.guard_rails.most_to_drop(int(judged.sum()))
-    dropped = _worst(scores.inconsistency, guilty & ~excused, most)
-    neighbourhood = compare_neighbours(tokens)
-    now, claimed = (Grounds(neighbourhood, evidence) for evidence in (scored.evidence, scored.claimed))
+    dropped = _worst(scores.inconsistency, guilty & ~excused & ~kept_for_coverage, most) | soft
     verdicts = []
     for i, reason in enumerate(ruled.reasons):
         if reason is not None:
             verdicts.append(_ruled(reason, tokens.present[i], scores, i))
             continue
         repaired = i in ruling.repaired
-        finding = _Finding(bool(guilty[i]), bool(dropped[i]), bool(excused[i]), repaired)
+        finding = _Finding(
+            bool(guilty[i]), bool(dropped[i]), bool(excused[i]), repaired, bool(soft[i] and not guilty[i])
+        )
         verdicts.append(_judged(i, finding, tokens, scores, claimed if repaired else now))
     return tuple(verdicts)
+
+
+def _is_soft(grounds: Grounds, least: float) -> Bool[np.ndarray, " frame"] | bool:
+    """Tell which frames are less sharp than is asked for."""
+    if not least or "relative_sharpness" not in grounds.of_photographers:
+        return False
+    return np.nan_to_num(grounds.of_photographers["relative_sharpness"], nan=1.0) < least
 
 
 def _worst(
@@ -120,16 +139,20 @@ class _Finding:
     dropped: bool
     excused: bool
     repaired: bool
+    soft: bool
+    """Whether it goes only because it is less sharp than the user asks for."""
 
 
 def _judged(i: int, finding: _Finding, tokens: FrameTokens, scores: Scores, grounds: Grounds) -> Verdict:
     likeliest = MODEL_REASONS[int(np.argmax(scores.reasons[i]))]
+    if finding.soft:
+        likeliest = "blur"
     reason: Reason | None = likeliest if finding.dropped else "pose" if finding.repaired else None
     return Verdict(
         inconsistency=float(scores.inconsistency[i]),
         kept=not finding.dropped,
         reason=reason,
-        decided_by="model",
+        decided_by="rule" if finding.soft else "model",
         modality=_modality(tokens.present[i], scores, i),
         evidence=grounds.numbers(i),
         most_at_odds_with=grounds.most_at_odds(i, "pose" if finding.repaired else likeliest)

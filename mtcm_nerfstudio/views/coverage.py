@@ -29,8 +29,9 @@ def holes(
     c2w: Float[np.ndarray, "frame 4 4"],
     kept: Bool[np.ndarray, " frame"],
     trusted: Bool[np.ndarray, " frame"],
+    spacings: float = _TIMES_THE_SPACING,
 ) -> tuple[Hole, ...]:
-    """Find runs of dropped frames whose nearest kept frame is over four times the usual spacing away.
+    """Find runs of dropped frames whose nearest kept frame is over ``spacings`` times the usual spacing away.
 
     Nearness is the distance in units of the capture plus the angle in radians.
 
@@ -38,6 +39,7 @@ def holes(
         c2w: poses in temporal order, NaN where there is none.
         kept: frames that training will use.
         trusted: frames whose pose is believed; a frame dropped for its pose leaves no hole where it claims to be.
+        spacings: from how many times the usual distance between neighbours on a gap is a hole.
     """
     posed = np.isfinite(c2w).all(axis=(1, 2))
     covering = np.flatnonzero(posed & kept)
@@ -49,7 +51,7 @@ def holes(
     far = {}
     for i in np.flatnonzero(posed & trusted & ~kept):
         distance, angle = _nearest(placed, i, covering)
-        if distance > _TIMES_THE_SPACING * spacing:
+        if distance > spacings * spacing:
             far[int(i)] = angle
     runs = groupby(enumerate(sorted(far)), key=lambda pair: pair[1] - pair[0])
     return tuple(_hole([i for _, i in run], far) for _, run in runs)

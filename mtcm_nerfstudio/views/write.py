@@ -32,6 +32,9 @@ _COLUMNS = (
     "words",
     "most_at_odds_with",
     "repaired",
+    "blur_px",
+    "relative_sharpness",
+    "exposure_stops",
 )
 
 _SUGGESTED_COLUMNS = ("row", "label", "gain", "x", "y", "z", "seen_best_by")
@@ -94,6 +97,7 @@ def _row(frame: FrameDecision) -> list[str]:
         frame.words or "",
         frame.most_at_odds_with or "",
         "yes" if frame.verdict == "repaired" else "no",
+        *(f"{frame.evidence[name]:.3f}" if name in frame.evidence else "" for name in _COLUMNS[-3:]),
     ]
 
 

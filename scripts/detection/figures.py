@@ -1,20 +1,25 @@
 """Figures of merit: how well scores rank faulty frames above good ones, and what a threshold makes of them.
 
-Frames that were faulty as they came count neither as good nor as faulty, unless a fault was put into them.
+Frames that were faulty as they came count neither as good nor as faulty, unless a corruption was put into them.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from benchmarks.corruptions import REASON_OF, Kind
 from jaxtyping import Bool, Float
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import roc_auc_score
 
 from detection.judgement import Judgement, Outcome
 from detection.trials import Case
 
 BINS = 10
 """Of equal width, for the calibration error (Naeini et al., AAAI 2015)."""
+COSTS = (0.005, 0.01, 0.02)
+"""Shares of the good frames that methods may lose where they are compared at equal costs."""
+
+Judged = Sequence[tuple[Case, Judgement]]
 
 
 @dataclass(frozen=True)
@@ -26,9 +31,13 @@ class Figures:
     trials: int
     auroc: float | None
     """Probability that a faulty frame scores worse than a good one."""
-    average_precision: float | None
+    worst_capture: str | None
+    """The capture with the lowest mean AUROC over the seeds."""
     worst_capture_auroc: float | None
-    """The lowest mean over the seeds of any capture."""
+    auroc_by_kind: Mapping[Kind, float]
+    """Of the frames with one kind of corruption against the good frames of their trial."""
+    recall_at: Mapping[str, float]
+    """Share of all faulty frames above the threshold that ``COSTS`` of all good frames exceed, all trials together."""
     recall: float | None
     """Share of the faulty frames that are found at the method's threshold: dropped, or given another pose."""
     good_dropped: float | None
@@ -45,7 +54,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Bin:
-    """The frames that were said to be faulty with about the same probability."""
+    """Frames that have about the same probability."""
 
     said: float
     """Mean probability."""
@@ -56,20 +65,20 @@ class Bin:
 
 def figures(method: str, kind: str, outcomes: Sequence[Outcome]) -> Figures | None:
     """Summarise one method's judgements of all trials of one kind; None where it judged none."""
-    judged = [
-        (outcome.case, outcome.said[method])
-        for outcome in outcomes
-        if outcome.case.kind == kind and method in outcome.said
-    ]
+    judged = judged_trials(method, kind, outcomes)
     if not judged:
         return None
+    by_capture = auroc_by_capture(method, kind, outcomes)
+    worst = min(by_capture, key=lambda capture: by_capture[capture], default=None)
     return Figures(
         method=method,
         kind=kind,
         trials=len(judged),
         auroc=mean(auroc(*item) for item in judged),
-        average_precision=mean(_average_precision(*item) for item in judged),
-        worst_capture_auroc=min(auroc_by_capture(method, kind, outcomes).values(), default=None),
+        worst_capture=worst,
+        worst_capture_auroc=None if worst is None else by_capture[worst],
+        auroc_by_kind=_auroc_by_kind(judged),
+        recall_at=_recall_at_costs(judged),
         recall=mean(_share(said, said.found, case.truth) for case, said in judged),
         good_dropped=mean(_share(said, said.dropped, case.good) for case, said in judged),
         good_touched=mean(_share(said, said.found, case.good) for case, said in judged),
@@ -79,28 +88,54 @@ def figures(method: str, kind: str, outcomes: Sequence[Outcome]) -> Figures | No
     )
 
 
+def judged_trials(method: str, kind: str, outcomes: Iterable[Outcome]) -> Judged:
+    """Return a method's judgements of the trials of one kind, with what is true of them."""
+    of_kind = [outcome for outcome in outcomes if outcome.case.kind == kind]
+    return [(outcome.case, outcome.said[method]) for outcome in of_kind if method in outcome.said]
+
+
 def auroc_by_capture(method: str, kind: str, outcomes: Sequence[Outcome]) -> dict[str, float]:
     """Return a method's mean AUROC over the seeds, by capture; captures that it did not judge are left out."""
     found: dict[str, list[float]] = {}
-    for outcome in outcomes:
-        if outcome.case.kind == kind and method in outcome.said:
-            value = auroc(outcome.case, outcome.said[method])
-            if value is not None:
-                found.setdefault(outcome.case.capture, []).append(value)
+    for case, said in judged_trials(method, kind, outcomes):
+        value = auroc(case, said)
+        if value is not None:
+            found.setdefault(case.capture, []).append(value)
     return {capture: float(np.mean(values)) for capture, values in found.items()}
 
 
-def auroc(case: Case, said: Judgement) -> float | None:
-    """Return the area under the ROC curve of one trial; None where there are no faulty or no good frames."""
-    if not case.truth.any() or not case.good.any():
+def auroc(case: Case, said: Judgement, kind: Kind | None = None) -> float | None:
+    """Return the area under the ROC curve of one trial, of one kind of corruption or of all.
+
+    None where there are no faulty or no good frames.
+    """
+    faulty = case.corrupted(kind)
+    if not faulty.any() or not case.good.any():
         return None
-    return float(roc_auc_score(case.truth[case.counts], said.scores[case.counts]))
+    counts = faulty | case.good
+    return float(roc_auc_score(faulty[counts], said.scores[counts]))
+
+
+def recall_at_cost(faulty: Float[np.ndarray, " faulty"], good: Float[np.ndarray, " good"], cost: float) -> float | None:
+    """Return the largest share of faulty frames above any threshold that at most a share of the good frames exceed.
+
+    Args:
+        faulty: scores of the faulty frames, higher is worse.
+        good: scores of the good frames.
+        cost: share of the good frames that may be lost, in [0, 1].
+    """
+    if not len(faulty) or not len(good):
+        return None
+    may_go = int(np.floor(cost * len(good) + 1e-9))
+    if may_go >= len(good):
+        return 1.0
+    return float((faulty > np.sort(good)[len(good) - 1 - may_go]).mean())
 
 
 def reliability(
     truth: Bool[np.ndarray, " n"], probability: Float[np.ndarray, " n"], bins: int = BINS
 ) -> tuple[Bin, ...]:
-    """Sort frames into bins of equal width by what was said of them; bins without frames are left out."""
+    """Sort frames into bins of equal width by their probability; bins without frames are left out."""
     place = np.minimum((probability * bins).astype(int), bins - 1)
     inside = [place == i for i in range(bins)]
     return tuple(
@@ -111,18 +146,15 @@ def reliability(
 
 
 def expected_calibration_error(truth: Bool[np.ndarray, " n"], probability: Float[np.ndarray, " n"]) -> float:
-    """Return the mean gap between said and true frequency over ten equal bins, weighted by how many fall in each."""
+    """Return the mean gap between probability and frequency over ten equal bins, weighted by the frames in each."""
     found = reliability(truth, probability)
     return sum(one.frames * abs(one.said - one.seen) for one in found) / max(len(truth), 1)
 
 
-def said_and_true(
-    judged: Iterable[tuple[Case, Judgement]],
-) -> tuple[Bool[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-    """Return which frames of several trials are faulty, and what was said of them."""
-    pairs = list(judged)
-    truth = np.concatenate([case.truth[case.counts] for case, _ in pairs])
-    return truth, np.concatenate([said.scores[case.counts] for case, said in pairs])
+def pooled(judged: Judged) -> tuple[Bool[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """Return which frames of several trials are faulty, and their scores."""
+    truth = np.concatenate([case.truth[case.counts] for case, _ in judged])
+    return truth, np.concatenate([said.scores[case.counts] for case, said in judged])
 
 
 def mean(values: Iterable[float | None]) -> float | None:
@@ -131,10 +163,16 @@ def mean(values: Iterable[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def _average_precision(case: Case, said: Judgement) -> float | None:
-    if not case.truth.any():
-        return None
-    return float(average_precision_score(case.truth[case.counts], said.scores[case.counts]))
+def _auroc_by_kind(judged: Judged) -> dict[Kind, float]:
+    kinds = [kind for kind in REASON_OF if any(case.corrupted(kind).any() for case, _ in judged)]
+    found = {kind: mean(auroc(*item, kind) for item in judged) for kind in kinds}
+    return {kind: value for kind, value in found.items() if value is not None}
+
+
+def _recall_at_costs(judged: Judged) -> dict[str, float]:
+    truth, scores = pooled(judged)
+    found = {str(cost): recall_at_cost(scores[truth], scores[~truth], cost) for cost in COSTS}
+    return {cost: value for cost, value in found.items() if value is not None}
 
 
 def _share(said: Judgement, chosen: Bool[np.ndarray, " n"], among: Bool[np.ndarray, " n"]) -> float | None:
@@ -149,7 +187,7 @@ def _reason_accuracy(case: Case, said: Judgement) -> float | None:
     return float(np.mean([said.reasons[fault.frame] == fault.reason for fault in found])) if found else None
 
 
-def _calibration_error(judged: Sequence[tuple[Case, Judgement]]) -> float | None:
+def _calibration_error(judged: Judged) -> float | None:
     if any(said.threshold is None for _, said in judged):
         return None
-    return expected_calibration_error(*said_and_true(judged))
+    return expected_calibration_error(*pooled(judged))

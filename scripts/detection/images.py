@@ -1,6 +1,6 @@
-"""Everything that is computed from one image, clean or spoiled, once: embedding, local features, sharpness.
+"""Everything that is computed from one image, as it came or corrupted, once: embedding, keypoints, sharpness.
 
-Images are spoiled at full size, as ``capture.faults.inject`` does. The cache keeps what is made of them.
+Images are corrupted at full size by the benchmark's own injector. The cache keeps what is computed from them.
 """
 
 from collections.abc import Sequence
@@ -9,36 +9,38 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 
 import numpy as np
+from benchmarks.corruptions import Corruption, corrupt_image
 from jaxtyping import Bool, Float
 from PIL import Image
 
 from detection import quality
-from mtcm_nerfstudio.capture.capture import Capture, Frame
-from mtcm_nerfstudio.capture.faults import Fault, faulty_image, foreign_frame
+from mtcm_nerfstudio.capture.capture import Frame
 from mtcm_nerfstudio.capture.images import read_mask, read_rgb
+from mtcm_nerfstudio.evidence import keypoints as keypoints_module
+from mtcm_nerfstudio.evidence.collect import FrameFeatures, cache_keypoints, cached_keypoints, find_features
+from mtcm_nerfstudio.evidence.keypoints import FrameKeypoints, keypoints_of
 from mtcm_nerfstudio.tokens.cache import Cache
 from mtcm_nerfstudio.tokens.embedders import EMBEDDING_DIM, Embedder, NetworkName, load_embedder
-from mtcm_nerfstudio.tokens.evidence.collect import Seen, keep_features, known_features, see_frames
-from mtcm_nerfstudio.tokens.evidence.features import LocalFeatures, features_of
 from mtcm_nerfstudio.tokens.progress import Track
 
 _BATCH = 16
 _LOOKS = f"benchmark_looks:{quality.VERSION}:{quality.HAS_CLEANVISION}"
-_FAULTED = f"benchmark_fault:3:{quality.VERSION}:{quality.HAS_CLEANVISION}"
+_CORRUPTED = f"benchmark_corruption:1:{keypoints_module.VERSION}:{quality.VERSION}:{quality.HAS_CLEANVISION}"
 
 
 @dataclass(frozen=True, eq=False)
-class SpoiledImage:
-    """A faulty frame's image, before it is made: enough to know it again in the cache."""
+class CorruptedImage:
+    """A corrupted frame's image, before it is made: enough to know it again in the cache."""
 
     frame: Frame
-    fault: Fault
-    foreign: Capture | None
-    """The capture that lends the image of a foreign frame."""
+    corruption: Corruption
+    donor: Frame | None
+    """The frame of another capture that a foreign one shows."""
 
     def made(self) -> Image.Image:
-        """Read the frame's image and put the fault into it."""
-        return faulty_image(read_rgb(self.frame.image_path), self.fault, self.foreign)
+        """Read the frame's image and corrupt it."""
+        donor = None if self.donor is None else read_rgb(self.donor.image_path)
+        return corrupt_image(read_rgb(self.frame.image_path), self.corruption, donor)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,16 +55,16 @@ class Looks:
 
 @dataclass(frozen=True, eq=False)
 class ImageFacts:
-    """What a trial takes from a spoiled image."""
+    """What a trial takes from a corrupted image."""
 
     embedding: Float[np.ndarray, "384"]
     sharpness: float
     cleanvision: float
-    seen: Seen
+    features: FrameFeatures
 
 
 class ImageBank:
-    """Computes what is needed of clean and faulty images once, and keeps it."""
+    """Computes what is needed of images as they came and of corrupted ones once, and keeps it."""
 
     def __init__(self, embedder: NetworkName = "efficientnet-lite0", cache: Cache | None = None) -> None:
         """Load the embedder; ``cache`` is the usual one if it is not given."""
@@ -82,13 +84,13 @@ class ImageBank:
         sharpness, cleanvision = np.array(known, dtype=np.float64).reshape(-1, 2).T
         return Looks(sharpness, cleanvision)
 
-    def seen(self, frames: Sequence[Frame], track: Track) -> tuple[Seen, ...]:
-        """Find the local features of frames as they came; all of their descriptors are found again at most once."""
-        found = see_frames(frames, self.cache, track)
+    def features(self, frames: Sequence[Frame], track: Track) -> tuple[FrameFeatures, ...]:
+        """Find the keypoints of frames as they came; all of their descriptors are found again at most once."""
+        found = find_features(frames, self.cache, track)
         return tuple(one if one.again is None else replace(one, again=cache(one.again)) for one in found)
 
-    def spoiled(self, images: Sequence[SpoiledImage]) -> list[ImageFacts]:
-        """Return what is to be known of faulty images, in their order; those that are new are made in batches."""
+    def corrupted(self, images: Sequence[CorruptedImage]) -> list[ImageFacts]:
+        """Return what is to be known of corrupted images, in their order; those that are new are made in batches."""
         found = [self._known(image) for image in images]
         unknown = [i for i, facts in enumerate(found) if facts is None]
         for start in range(0, len(unknown), _BATCH):
@@ -97,54 +99,53 @@ class ImageBank:
                 found[i] = facts
         return [facts for facts in found if facts is not None]
 
-    def _make(self, images: Sequence[SpoiledImage]) -> list[ImageFacts]:
+    def _make(self, images: Sequence[CorruptedImage]) -> list[ImageFacts]:
         with ThreadPoolExecutor() as pool:
             made = list(pool.map(_measured, images))
         embeddings = self.embedder.embed([one.image for one in made])
         rows = [np.concatenate([embedding, one.looks]) for embedding, one in zip(embeddings, made, strict=True)]
         self.cache.put_many(self._kind, {self._key(image): row for image, row in zip(images, rows, strict=True)})
         for image, one in zip(images, made, strict=True):
-            keep_features(self._key(image), one.features, self.cache)
-        return [self._facts(*item) for item in zip(images, rows, [one.features for one in made], strict=True)]
+            cache_keypoints(self._key(image), one.keypoints, self.cache)
+        return [self._facts(*item) for item in zip(images, rows, [one.keypoints for one in made], strict=True)]
 
-    def _known(self, image: SpoiledImage) -> ImageFacts | None:
+    def _known(self, image: CorruptedImage) -> ImageFacts | None:
         key = self._key(image)
-        row, features = self.cache.get(self._kind, key), known_features(key, self.cache)
-        return None if row is None or features is None else self._facts(image, row, features)
+        row, keypoints = self.cache.get(self._kind, key), cached_keypoints(key, self.cache)
+        return None if row is None or keypoints is None else self._facts(image, row, keypoints)
 
-    def _facts(self, image: SpoiledImage, row: Float[np.ndarray, "386"], features: LocalFeatures) -> ImageFacts:
+    def _facts(self, image: CorruptedImage, row: Float[np.ndarray, "386"], keypoints: FrameKeypoints) -> ImageFacts:
         sharpness, cleanvision = row[EMBEDDING_DIM:]
-        seen = Seen(features, image.frame.intrinsics, self._key(image), cache(partial(_features_again, image)))
-        return ImageFacts(row[:EMBEDDING_DIM], float(sharpness), float(cleanvision), seen)
+        again = cache(partial(_keypoints_again, image))
+        features = FrameFeatures(keypoints, image.frame.intrinsics, self._key(image), again)
+        return ImageFacts(row[:EMBEDDING_DIM], float(sharpness), float(cleanvision), features)
 
     @property
     def _kind(self) -> str:
-        return f"{_FAULTED}:{self.embedder.name}:{self.embedder.version}"
+        return f"{_CORRUPTED}:{self.embedder.name}:{self.embedder.version}"
 
-    def _key(self, image: SpoiledImage) -> str:
+    def _key(self, image: CorruptedImage) -> str:
         """Return a name for an image, its mask and its calibration, by contents."""
-        frame, fault = image.frame, image.fault
-        paths = [frame.image_path, frame.mask_path]
-        if image.foreign is not None:
-            paths.append(foreign_frame(image.foreign, fault).image_path)
+        frame, corruption = image.frame, image.corruption
+        paths = [frame.image_path, frame.mask_path, None if image.donor is None else image.donor.image_path]
         digests = [self.cache.content_digest(path) if path is not None and path.is_file() else "" for path in paths]
-        return f"{_FAULTED}:{':'.join(digests)}:{fault.kind}:{fault.severity!r}:{fault.seed}:{frame.intrinsics!r}"
+        return f"{_CORRUPTED}:{':'.join(digests)}:{corruption.kind}:{corruption.seed}:{frame.intrinsics!r}"
 
 
 @dataclass(frozen=True, eq=False)
 class _Measured:
     image: Image.Image
-    features: LocalFeatures
+    keypoints: FrameKeypoints
     looks: Float[np.ndarray, "2"]
 
 
-def _measured(image: SpoiledImage) -> _Measured:
+def _measured(image: CorruptedImage) -> _Measured:
     made = image.made()
-    return _Measured(made, features_of(made, _mask(image.frame)), _looks(made))
+    return _Measured(made, keypoints_of(made, _mask(image.frame)), _looks(made))
 
 
-def _features_again(image: SpoiledImage) -> LocalFeatures:
-    return features_of(image.made(), _mask(image.frame))
+def _keypoints_again(image: CorruptedImage) -> FrameKeypoints:
+    return keypoints_of(image.made(), _mask(image.frame))
 
 
 def _mask(frame: Frame) -> Bool[np.ndarray, "height width"] | None:

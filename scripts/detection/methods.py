@@ -15,7 +15,8 @@ from detection.trials import Trial
 
 RANDOM = "random"
 """The name of the method that knows nothing."""
-GLUED, LOGISTIC = "glued", "logistic"
+INLIER_RATIO, EMBEDDING_KNN, SHARPNESS = "inlier ratio", "embedding kNN", "Laplacian variance"
+FUSION, LOGISTIC = "max-rank fusion", "logistic"
 """The names of those that put several signals together."""
 
 _DROPPED = 0.01
@@ -26,26 +27,26 @@ def baselines() -> dict[str, Method]:
     """Return what a user would have without MTCM, by name; the logistic regression comes later."""
     scorers: dict[str, Callable[[Trial], np.ndarray | None]] = {
         RANDOM: signals.random_numbers,
-        "Laplacian variance": signals.unsharpness,
+        SHARPNESS: signals.unsharpness,
         "CleanVision": signals.bad_quality,
-        "embedding kNN": signals.embedding_against_pose_neighbours,
+        EMBEDDING_KNN: signals.embedding_against_pose_neighbours,
         "IsolationForest": signals.isolation_forest,
         "LocalOutlierFactor": signals.local_outlier_factor,
         "pose smoothness": signals.pose_jump,
-        "epipolar share": signals.epipolar_disobedience,
+        INLIER_RATIO: signals.outlier_ratio,
         "COLMAP observations": signals.few_observations,
         "COLMAP reprojection": signals.reprojection_error,
-        GLUED: signals.glued,
+        FUSION: signals.max_rank_fusion,
     }
     if not quality.HAS_CLEANVISION:
         del scorers["CleanVision"]
-    of_evidence = {"epipolar share", GLUED}
+    of_evidence = {INLIER_RATIO, FUSION}
     return {name: _timed(scorer, name in of_evidence) for name, scorer in scorers.items()}
 
 
-def is_single(method: str, mtcm: Sequence[str]) -> bool:
-    """Tell whether a method is one that a user has at hand: neither MTCM nor glued together, nor random."""
-    return method not in (*mtcm, GLUED, LOGISTIC, RANDOM)
+def single_baselines() -> tuple[str, ...]:
+    """Return the baselines that look at one thing: none that is fitted or put together, and not the random one."""
+    return tuple(name for name in baselines() if name not in (FUSION, RANDOM))
 
 
 def judged_by(trial: Trial, methods: Mapping[str, Method]) -> Outcome:

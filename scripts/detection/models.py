@@ -1,6 +1,6 @@
 """What a COLMAP model beside a capture says of its frames: how much each one sees, and how well its pose explains it.
 
-The model is the one of the capture as it came: a spoiled image is not posed again, which would take COLMAP minutes a
+The model is the one of the capture as it came: a corrupted image is not posed again, which would take COLMAP minutes a
 trial. A wrong pose is, in the model's world, the true one moved by as much.
 """
 

@@ -1,41 +1,53 @@
-"""MTCM as a method: with tokens only, with the evidence of matches beside them, and with poses repaired."""
+"""MTCM as methods: as the filter runs it, with poses repaired, and the parts that it is made of."""
 
 import time
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 
+from detection.captures import BenchmarkCapture
 from detection.judgement import Judgement, Method
 from detection.trials import Trial
 from mtcm_nerfstudio.consistency.checkpoint import CheckpointCard, card_file, load_checkpoint
-from mtcm_nerfstudio.consistency.score import MODEL_REASONS, Scores, score_frames
+from mtcm_nerfstudio.consistency.score import MODEL_REASONS, Scores, read_logits, score_frames
 from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer
 from mtcm_nerfstudio.verdicts.scored import Scored, repair_capture
 
-TOKENS_ONLY, REPAIR = " tokens only", " + repair"
-"""What the variants add to a checkpoint's name."""
+MTCM, REPAIR = "MTCM", "MTCM + repair"
+TRANSFORMER, FOREST, TOKENS_ONLY = "transformer alone", "forest alone", "tokens only"
+PARTS = (TRANSFORMER, FOREST, TOKENS_ONLY)
+"""What MTCM is made of, for the ablation; ``tokens only`` is a transformer that is shown no evidence."""
+RULED_OUT_LOGIT = 60.0
+"""Log odds of frames that a rule takes out; larger than any other."""
 
 
 class Checkpoints:
-    """One trained transformer, or one per capture that never saw the capture."""
+    """The checkpoint that judges each capture, loaded when it is asked for."""
 
-    def __init__(self, path: str | None) -> None:
-        """Take a checkpoint's path; None is the shipped one.
+    def __init__(self, captures: Iterable[BenchmarkCapture]) -> None:
+        """Look for the checkpoints of some captures.
 
-        ``{capture}`` in it stands for the capture's name. Captures for which no such file was made, because none had
-        to be left out for them, are judged by the shipped one.
+        Raises:
+            FileNotFoundError: one is not there.
         """
-        self._path = path
-        self._loaded: dict[str | None, tuple[ConsistencyTransformer, CheckpointCard]] = {}
+        self._stems = {capture.name: capture.checkpoint for capture in captures}
+        self._loaded: dict[Path | None, tuple[ConsistencyTransformer, CheckpointCard]] = {}
+        for stem in set(self._stems.values()):
+            if stem is not None and not card_file(stem).is_file():
+                raise FileNotFoundError(
+                    f"{card_file(stem)}: no such file. Run python scripts/pretrain.py first, or name the folder of its "
+                    "runs with --checkpoints."
+                )
 
     def load(self, capture: str) -> tuple[ConsistencyTransformer, CheckpointCard]:
         """Return the checkpoint that judges a capture."""
-        path = None if self._path is None else self._path.replace("{capture}", capture)
-        if path != self._path and path is not None and not card_file(Path(path)).is_file():
-            path = None
-        if path not in self._loaded:
-            self._loaded[path] = load_checkpoint(None if path is None else Path(path))
-        return self._loaded[path]
+        stem = self._stems[capture]
+        if stem not in self._loaded:
+            self._loaded[stem] = load_checkpoint(stem)
+        return self._loaded[stem]
 
     def about(self, capture: str) -> dict[str, str | bool | float]:
         """Return digest and threshold of the checkpoint that judges a capture, and whether it learned from it."""
@@ -44,12 +56,14 @@ class Checkpoints:
         return {"digest": card.digest, "trained_on_it": trained_on_it, "threshold": card.threshold}
 
 
-def variants(name: str, checkpoints: Checkpoints) -> dict[str, Method]:
-    """Return the methods that a checkpoint makes, by name."""
+def mtcm_methods(checkpoints: Checkpoints) -> dict[str, Method]:
+    """Return MTCM, MTCM with repaired poses, and its parts, by name."""
     return {
-        f"{name}{TOKENS_ONLY}": lambda trial: _judged(checkpoints, trial, with_evidence=False),
-        name: lambda trial: _judged(checkpoints, trial),
-        f"{name}{REPAIR}": lambda trial: _judged(checkpoints, trial, repair=True),
+        MTCM: partial(_judged, checkpoints),
+        REPAIR: partial(_judged, checkpoints, repair=True),
+        TRANSFORMER: partial(_judged_by_part, checkpoints, 0),
+        FOREST: partial(_judged_by_part, checkpoints, 1),
+        TOKENS_ONLY: partial(_judged, checkpoints, with_evidence=False),
     }
 
 
@@ -65,7 +79,7 @@ def _judged(checkpoints: Checkpoints, trial: Trial, with_evidence: bool = True, 
         scored, repaired = repair_capture(model, card, trial.ruled, scored, card.threshold, trial.bank.cache)
     seconds = time.perf_counter() - start + (trial.evidence_seconds if with_evidence else 0.0)
     return Judgement(
-        scores=_as_ruled(trial, scored.scores),
+        scores=np.where(trial.ruled_out, 1.0, scored.scores.inconsistency),
         seconds=seconds,
         threshold=card.threshold,
         reasons=_reasons(trial, scored.scores),
@@ -73,10 +87,13 @@ def _judged(checkpoints: Checkpoints, trial: Trial, with_evidence: bool = True, 
     )
 
 
-def _as_ruled(trial: Trial, scores: Scores) -> np.ndarray:
-    """Return the inconsistency of all frames; those that a rule takes out have the largest."""
-    ruled_out = np.array([reason is not None for reason in trial.ruled.reasons])
-    return np.where(ruled_out, 1.0, scores.inconsistency)
+def _judged_by_part(checkpoints: Checkpoints, part: int, trial: Trial) -> Judgement:
+    """Return the log odds of the transformer (part 0) or of the forest (part 1)."""
+    model, card = checkpoints.load(trial.capture)
+    start = time.perf_counter()
+    logit: Float[np.ndarray, " frame"] = read_logits(model, card, trial.ruled.raw, trial.evidence)[part]
+    seconds = time.perf_counter() - start + trial.evidence_seconds
+    return Judgement(np.where(trial.ruled_out, RULED_OUT_LOGIT, logit), seconds)
 
 
 def _reasons(trial: Trial, scores: Scores) -> tuple[str, ...]:

@@ -1,8 +1,9 @@
-"""Pictures of a run: ROC curves by kind of fault, how far probabilities can be believed, every frame's score."""
+"""Pictures of a run: ROC curves by kind of corruption, how far probabilities can be believed, every frame's score."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from benchmarks.corruptions import Kind
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
@@ -11,9 +12,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 from sklearn.metrics import roc_curve
 
-from detection.figures import Bin, auroc, mean, reliability, said_and_true
-from detection.judgement import Outcome
-from detection.trials import CLEAN
+from detection.figures import Bin, auroc, judged_trials, mean, pooled, reliability
+from detection.judgement import Judgement, Outcome
+from detection.tables import in_words
+from detection.trials import Case
 from mtcm_nerfstudio.analysis.figures import (
     ABSENT,
     CATEGORIES,
@@ -26,54 +28,50 @@ from mtcm_nerfstudio.analysis.figures import (
     plain,
 )
 
+Panel = tuple[str, Kind | None]
+"""A kind of trial, and the kind of corruption in it that counts; None: all."""
+
 _ALARMS = np.linspace(0.0, 1.0, 401)
 _MOST_ALARMS = 0.5
-"""Right end of the ROC curves: nobody drops more than half of the good frames."""
+"""Right end of the ROC curves: more than half of the good frames is never worth dropping."""
 _FEWEST_IN_BIN = 5
 _COLUMNS = 5
 _PANEL = 2.3
-_COLOURS = (*CATEGORIES[:6], CATEGORIES[7])
+_COLOURS = (*CATEGORIES[:6], CATEGORIES[7], ABSENT)
 """Without the yellow, which is hard to see as a thin line on white."""
-_IN_WORDS = {
-    "pose_10": "poses off by 10°",
-    "pose_3": "poses off by 3°",
-    "pose_1": "poses off by 1°",
-    "far": "far poses",
-}
 _BELIEF = LinearSegmentedColormap.from_list("belief", ["#F4F4F4", "#F6C9A8", DROPPED])
 
 
-def roc_by_kind(outcomes: Sequence[Outcome], methods: Sequence[str]) -> Figure:
-    """Draw a panel a kind of trial with each method's mean ROC curve."""
-    kinds = [kind for kind in dict.fromkeys(outcome.case.kind for outcome in outcomes) if kind != CLEAN]
-    rows = -(-(len(kinds) + 1) // _COLUMNS)
+def roc_by_kind(outcomes: Sequence[Outcome], methods: Sequence[str], panels: Sequence[Panel]) -> Figure:
+    """Draw each method's mean ROC curve in a panel for each kind; the first method's is the thickest."""
+    rows = -(-(len(panels) + 1) // _COLUMNS)
     figure = new_figure(_COLUMNS * _PANEL, rows * (_PANEL + 0.25) + 0.4)
-    panels = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
+    axes = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
     colours = dict(zip(methods, _COLOURS, strict=False))
-    for axes, kind in zip(panels, kinds, strict=False):
-        of_kind = [outcome for outcome in outcomes if outcome.case.kind == kind]
-        _roc_panel(axes, of_kind, colours)
-        best = mean(auroc(outcome.case, outcome.said[methods[0]]) for outcome in of_kind)
-        explanation(axes, _in_words(kind) + (f": {best:.3f}" if best is not None else ""))
-    for axes in panels[len(kinds) :]:
-        axes.set_axis_off()
+    for one, (trial_kind, corruption) in zip(axes, panels, strict=False):
+        _roc_panel(one, outcomes, (trial_kind, corruption), colours)
+        best = mean(auroc(*item, corruption) for item in judged_trials(methods[0], trial_kind, outcomes))
+        explanation(one, in_words(corruption or trial_kind) + (f": {best:.3f}" if best is not None else ""))
+    for one in axes[len(panels) :]:
+        one.set_axis_off()
     handles = [
         Line2D([], [], color=colour, linewidth=_width(name, colours), label=name) for name, colour in colours.items()
     ]
-    legend_outside(panels[len(kinds)], handles, left=0.0)
+    legend_outside(axes[len(panels)], handles, left=0.0)
     figure.supxlabel("share of good frames above the threshold", fontsize=9, color=INK)
     figure.supylabel("share of faulty frames above it", fontsize=9, color=INK)
     headline(
         figure,
-        f"ROC curves by kind of fault, mean over captures and seeds; the number is the whole area under {methods[0]}'s",
+        f"ROC curves by kind of corruption, mean over captures and seeds; the number is {methods[0]}'s whole area",
     )
     return figure
 
 
-def _roc_panel(axes: Axes, outcomes: Sequence[Outcome], colours: Mapping[str, str]) -> None:
+def _roc_panel(axes: Axes, outcomes: Sequence[Outcome], panel: Panel, colours: Mapping[str, str]) -> None:
+    trial_kind, corruption = panel
     axes.plot([0, 1], [0, 1], color=ABSENT, linewidth=0.6, linestyle=":")
     for method, colour in reversed(list(colours.items())):
-        curves = [_roc(outcome, method) for outcome in outcomes if method in outcome.said]
+        curves = [_roc(*item, corruption) for item in judged_trials(method, trial_kind, outcomes)]
         known = [curve for curve in curves if curve is not None]
         if known:
             width = _width(method, colours)
@@ -86,17 +84,14 @@ def _width(method: str, colours: Mapping[str, str]) -> float:
     return 2.2 if method == next(iter(colours)) else 1.1
 
 
-def _roc(outcome: Outcome, method: str) -> Float[np.ndarray, " alarm"] | None:
-    case = outcome.case
-    if not case.truth.any() or not case.good.any():
+def _roc(case: Case, said: Judgement, kind: Kind | None) -> Float[np.ndarray, " alarm"] | None:
+    faulty = case.corrupted(kind)
+    if not faulty.any() or not case.good.any():
         return None
-    alarms, hits, _ = roc_curve(case.truth[case.counts], outcome.said[method].scores[case.counts])
+    counts = faulty | case.good
+    alarms, hits, _ = roc_curve(faulty[counts], said.scores[counts])
     curve = np.interp(_ALARMS, alarms, hits)
     return np.concatenate([[0.0], curve[1:]])
-
-
-def _in_words(kind: str) -> str:
-    return _IN_WORDS.get(kind, kind.replace("_", " "))
 
 
 def reliability_diagram(outcomes: Sequence[Outcome], methods: Sequence[str], kinds: Sequence[str]) -> Figure:
@@ -111,9 +106,9 @@ def reliability_diagram(outcomes: Sequence[Outcome], methods: Sequence[str], kin
         upper, lower = panels[:, column]
         upper.plot([0, 1], [0, 1], color=ABSENT, linewidth=0.8, linestyle=":")
         for kind, colour in colours.items():
-            judged = [(one.case, one.said[method]) for one in outcomes if one.case.kind == kind and method in one.said]
+            judged = judged_trials(method, kind, outcomes)
             if judged:
-                bins = [one for one in reliability(*said_and_true(judged)) if one.frames >= _FEWEST_IN_BIN]
+                bins = [one for one in reliability(*pooled(judged)) if one.frames >= _FEWEST_IN_BIN]
                 _reliability_line(upper, lower, bins, colour)
         upper.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), yticks=[0, 0.25, 0.5, 0.75, 1])
         lower.set_yscale("log")
@@ -170,7 +165,7 @@ def _strip(axes: Axes, outcomes: Sequence[Outcome], method: str):
         ):
             places = np.flatnonzero(among)
             axes.plot(places, np.full(len(places), row), linestyle="none", **style)
-    axes.set_yticks(range(len(outcomes)), [_in_words(outcome.case.kind) for outcome in outcomes])
+    axes.set_yticks(range(len(outcomes)), [in_words(outcome.case.kind) for outcome in outcomes])
     axes.set_xlim(-0.5, scores.shape[1] - 0.5)
     plain(axes, grid=False)
     axes.tick_params(labelsize=6.5, length=0)

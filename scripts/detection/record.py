@@ -17,7 +17,7 @@ from detection.judgement import Judgement, Outcome
 from detection.methods import RANDOM
 from detection.repairs import RepairFigures
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _PACKAGES = (
     "mtcm_nerfstudio",
     "torch",
@@ -33,7 +33,7 @@ _PACKAGES = (
 def record(
     about: Mapping[str, Any],
     results: Iterable[Figures],
-    repairs: Mapping[str, Sequence[RepairFigures]],
+    repairs: Iterable[RepairFigures],
     outcomes: Sequence[Outcome],
 ) -> str:
     """Return the JSON of a run: figures, and for every trial the faults and every method's score of every frame.
@@ -43,7 +43,7 @@ def record(
     head = json.dumps({"schema_version": SCHEMA_VERSION, **about}, indent=1, allow_nan=False)
     rows = [
         ("figures", [_rounded(asdict(result)) for result in results]),
-        ("repairs", [{"method": name, **_rounded(asdict(one))} for name, found in repairs.items() for one in found]),
+        ("repairs", [_rounded(asdict(one)) for one in repairs]),
         ("trials", [_trial(outcome) for outcome in outcomes]),
     ]
     parts = [f' "{name}": [\n{one_a_line(entries)}\n]' for name, entries in rows]
@@ -79,7 +79,7 @@ def _trial(outcome: Outcome) -> dict[str, Any]:
         "kind": case.kind,
         "share": case.share,
         "seed": case.seed,
-        "faults": [[fault.frame, fault.kind, round(fault.severity, 2)] for fault in case.faults],
+        "faults": [[fault.frame, fault.kind] for fault in case.faults],
         "scores": {name: _scores(said) for name, said in outcome.said.items() if name != RANDOM},
         **({"repaired": repaired} if repaired else {}),
     }
@@ -106,5 +106,7 @@ def _relative(argument: str) -> str:
     return f"{name}{equals}{relative if not relative.startswith('../..') else Path(path).name}"
 
 
-def _rounded(entry: dict[str, Any]) -> dict[str, Any]:
-    return {key: round(value, 4) if isinstance(value, float | np.floating) else value for key, value in entry.items()}
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(entry) for key, entry in value.items()}
+    return round(value, 4) if isinstance(value, float | np.floating) else value

@@ -4,38 +4,42 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from benchmarks.corruptions import POSE_KINDS, PoseKind, corrupt_poses, spread_of
+from jaxtyping import Float
 
 from detection.judgement import Outcome
-from mtcm_nerfstudio.capture.faults import POSE_FAULTS, FaultKind, faulted_poses, spread
 from mtcm_nerfstudio.capture.poses import rotation_angle_degrees
 
-NOT_REPAIRED: tuple[FaultKind, ...] = ("far",)
-"""Pose faults that a rule drops the frame for while they are few, so that nothing is repaired."""
+ALL = "all"
+"""The name of the figures of all kinds together."""
 
 
 @dataclass(frozen=True)
 class RepairFigures:
-    """What became of the poses in some trials, all of them together; None where there is nothing to tell."""
+    """What became of wrong poses of one kind, all trials that hold any together; None where there is nothing to tell.
+
+    Shifts are shares of the capture's spread (``benchmarks.corruptions.spread_of``).
+    """
 
     name: str
-    pose_faults: int
+    wrong_poses: int
     repaired: float | None
-    """Share of the pose faults whose frame was given another pose."""
+    """Share of the wrong poses whose frame was given another pose."""
     degrees_before: float | None
     degrees_after: float | None
     """Median over the repaired ones of the angle to the true pose."""
     shift_before: float | None
     shift_after: float | None
-    """Median of the distance to the true place, as a share of the scene's spread."""
+    """Median of the distance to the true position."""
     largest_degrees_after: float | None
     good_moved: float | None
-    """Share of the good frames that were given another pose."""
-    image_faults_moved: float | None
-    """Share of the frames with a spoiled image that were given another pose."""
+    """Share of the good frames of these trials that were given another pose."""
+    corrupted_images_moved: float | None
+    """Share of the frames of these trials with a corrupted image that were given another pose."""
 
 
 @dataclass(frozen=True)
-class _Off:
+class _Error:
     """How far a pose is from the true one."""
 
     degrees: float
@@ -43,44 +47,45 @@ class _Off:
 
 
 def repair_rows(method: str, outcomes: Sequence[Outcome]) -> list[RepairFigures]:
-    """Return figures for each kind of trial, and for all together; far poses only by kind."""
-    kinds = dict.fromkeys(outcome.case.kind for outcome in outcomes)
-    rows = [_figures(kind, method, [outcome for outcome in outcomes if outcome.case.kind == kind]) for kind in kinds]
-    repairable: tuple[FaultKind, ...] = tuple(kind for kind in POSE_FAULTS if kind not in NOT_REPAIRED)
-    return [*rows, _figures("all", method, outcomes, repairable)]
+    """Return figures for each kind of wrong pose that was put in, and for all together."""
+    judged = [outcome for outcome in outcomes if method in outcome.said]
+    rows = []
+    for kind in POSE_KINDS:
+        holding = [outcome for outcome in judged if outcome.case.corrupted(kind).any()]
+        if holding:
+            rows.append(_figures(kind, method, holding, (kind,)))
+    return [*rows, _figures(ALL, method, judged, POSE_KINDS)]
 
 
-def _figures(
-    name: str, method: str, outcomes: Iterable[Outcome], kinds: Sequence[FaultKind] = POSE_FAULTS
-) -> RepairFigures:
-    faults, before, after, good, spoiled = 0, [], [], [], []
-    for case, said in ((outcome.case, outcome.said[method]) for outcome in outcomes if method in outcome.said):
-        claimed, unit = faulted_poses(case.true_c2w, case.faults), spread(case.true_c2w)
+def _figures(name: str, method: str, outcomes: Sequence[Outcome], kinds: Sequence[PoseKind]) -> RepairFigures:
+    count, before, after, good, images = 0, [], [], [], []
+    for case, said in ((outcome.case, outcome.said[method]) for outcome in outcomes):
+        claimed, spread = corrupt_poses(case.true_c2w, case.faults), spread_of(case.true_c2w)
         moved = np.isin(np.arange(len(case.natural)), list(said.repaired))
         good.append(moved[case.good])
-        spoiled.append(moved[[fault.frame for fault in case.faults if fault.kind not in POSE_FAULTS]])
+        images.append(moved[[fault.frame for fault in case.faults if fault.kind not in POSE_KINDS]])
         wrong = [fault.frame for fault in case.faults if fault.kind in kinds]
-        faults += len(wrong)
+        count += len(wrong)
         for i in (i for i in wrong if i in said.repaired):
-            before.append(_off(claimed[i], case.true_c2w[i], unit))
-            after.append(_off(said.repaired[i], case.true_c2w[i], unit))
+            before.append(_error(claimed[i], case.true_c2w[i], spread))
+            after.append(_error(said.repaired[i], case.true_c2w[i], spread))
     return RepairFigures(
         name=name,
-        pose_faults=faults,
-        repaired=len(after) / faults if faults else None,
+        wrong_poses=count,
+        repaired=len(after) / count if count else None,
         degrees_before=_median(one.degrees for one in before),
         degrees_after=_median(one.degrees for one in after),
         shift_before=_median(one.shift for one in before),
         shift_after=_median(one.shift for one in after),
         largest_degrees_after=max((one.degrees for one in after), default=None),
         good_moved=_mean(good),
-        image_faults_moved=_mean(spoiled),
+        corrupted_images_moved=_mean(images),
     )
 
 
-def _off(pose: np.ndarray, true: np.ndarray, unit: float) -> _Off:
+def _error(pose: Float[np.ndarray, "4 4"], true: Float[np.ndarray, "4 4"], spread: float) -> _Error:
     (degrees,) = rotation_angle_degrees(pose[None, :3, :3], true[None, :3, :3])
-    return _Off(float(degrees), float(np.linalg.norm(pose[:3, 3] - true[:3, 3])) / unit)
+    return _Error(float(degrees), float(np.linalg.norm(pose[:3, 3] - true[:3, 3])) / spread)
 
 
 def _median(values: Iterable[float]) -> float | None:

@@ -1,4 +1,4 @@
-"""What a run says: tables with their explanations, the record of every score, pictures."""
+"""What a run has found: tables with their explanations, the record of every score, pictures."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,17 +6,24 @@ from functools import cached_property
 from itertools import product
 from typing import Any
 
+from benchmarks.corruptions import KINDS, REASON_OF, Kind
 from matplotlib.figure import Figure
 
 from detection import plots, quality, tables
 from detection.figures import Figures, figures
+from detection.forests import FORESTS
 from detection.judgement import Outcome
-from detection.methods import LOGISTIC, is_single
-from detection.mtcm import REPAIR, TOKENS_ONLY
+from detection.methods import EMBEDDING_KNN, FUSION, INLIER_RATIO, LOGISTIC, SHARPNESS, single_baselines
+from detection.mtcm import MTCM, PARTS, REPAIR, TOKENS_ONLY
 from detection.record import record
 from detection.repairs import RepairFigures, repair_rows
+from detection.tables import Rows
+from detection.trials import CLEAN, MOVED_RUN, TrialKind
 
-_IN_ROC = ("glued", LOGISTIC, "epipolar share", "embedding kNN", "Laplacian variance")
+Table = tuple[str, str, Rows]
+"""Title, explanation, rows."""
+
+_IN_ROC = (*FORESTS, LOGISTIC, FUSION, INLIER_RATIO, EMBEDDING_KNN, SHARPNESS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,100 +33,119 @@ class Measured:
     facts: Mapping[str, Any]
     """What a reader must know, see ``caption``."""
     outcomes: list[Outcome]
-    mtcm: tuple[str, ...]
-    """Names of MTCM's variants."""
-    kinds: tuple[str, ...]
-    """Kinds of trials, in the order in which they are shown."""
-    all_kinds: str
-    """The kind of the trials that tell how well methods do over all kinds of faults together."""
+    kinds: tuple[TrialKind, ...]
+    """In the order in which they are shown; the first is that of the main table."""
+
+    @property
+    def main(self) -> str:
+        """The kind of the trials that the main table shows."""
+        return self.kinds[0].name
 
     @property
     def methods(self) -> list[str]:
         """All methods, in the order in which they are shown."""
         return list(dict.fromkeys(name for outcome in self.outcomes for name in outcome.said))
 
+    @property
+    def shown(self) -> list[str]:
+        """All methods but MTCM's parts, which have a table of their own."""
+        return [name for name in self.methods if name not in PARTS]
+
+    @property
+    def corruptions(self) -> list[Kind]:
+        """The kinds of corruption that are mixed."""
+        return [kind for kind in KINDS if kind in self.kinds[0].faults]
+
     @cached_property
     def figures(self) -> dict[tuple[str, str], Figures]:
         """Return every method's figures on every kind of trial that it judged."""
-        found = {cell: figures(*cell, self.outcomes) for cell in product(self.methods, self.kinds)}
+        names = [kind.name for kind in self.kinds]
+        found = {cell: figures(*cell, self.outcomes) for cell in product(self.methods, names)}
         return {cell: value for cell, value in found.items() if value is not None}
 
     @cached_property
-    def repairs(self) -> dict[str, list[RepairFigures]]:
-        """Return what became of wrong poses, by variant that repairs."""
-        return {name: repair_rows(name, self.outcomes) for name in self.mtcm if name.endswith(REPAIR)}
+    def repairs(self) -> list[RepairFigures]:
+        """Return what became of wrong poses."""
+        return repair_rows(REPAIR, self.outcomes)
 
     def record(self) -> str:
         """Return the JSON of the run."""
         return record(self.facts, self.figures.values(), self.repairs, self.outcomes)
 
     def markdown(self) -> str:
-        """Return the whole report, the summary first."""
+        """Return the whole report, the main table first."""
         text = ["# Finding faulty frames\n", caption(self.facts)]
         return "\n".join([*text, *(tables.markdown(*table) for table in self.tables())])
 
-    def tables(self) -> list[tuple[str, str, tables.Rows]]:
+    def tables(self) -> list[Table]:
         """Return every table with its title and what is to be known about it."""
-        singles = [name for name in self.methods if is_single(name, self.mtcm)]
-        found = [
-            (
-                "All kinds together",
-                "AUROC: how often a faulty frame scores worse than a good one. AP: average precision. Recall: faulty "
-                "frames found at the method's own threshold. Seconds a capture, features and matches already computed.",
-                tables.summary_rows(self.figures, self.methods, self.all_kinds),
-            ),
+        mixes = [kind.name for kind in self.kinds if kind.name.startswith("mixed")]
+        ranked = [(f"All kinds, {mix}", _ABOUT_RANKING, self._ranking(self.shown, mix)) for mix in mixes]
+        names = [kind.name for kind in self.kinds]
+        return [
+            *ranked,
+            ("What MTCM is made of", _ABOUT_PARTS, self._ranking([MTCM, *PARTS], self.main)),
             (
                 "AUROC by kind",
-                "0.5 is chance. Images are spoiled in all degrees where no size is given.",
-                tables.kind_rows(self.figures, self.methods, self.kinds),
+                "Frames with each kind of corruption against the good frames of the same trial, the kinds mixed.",
+                tables.kind_rows(self.figures, self.methods, self.main, self.corruptions),
             ),
+            ("Moved runs", _ABOUT_RUNS, self._ranking(self.methods, MOVED_RUN)),
+            *self._alone(),
             (
                 "AUROC by capture",
-                "All kinds together.",
-                tables.capture_rows(self.outcomes, self.mtcm, singles, self.all_kinds),
+                "All kinds mixed. The best single baseline is chosen for each capture, with hindsight.",
+                tables.capture_rows(
+                    self.outcomes, self.facts["groups"], [MTCM, *FORESTS], single_baselines(), self.main
+                ),
             ),
-            ("At the threshold", "By kind.", tables.threshold_rows(self.figures, self.methods, self.kinds)),
+            ("At the threshold", _ABOUT_THRESHOLD, tables.threshold_rows(self.figures, [MTCM, REPAIR], names)),
+            ("Poses put right", _ABOUT_REPAIRS, tables.repair_table(self.repairs)),
         ]
-        explained = (
-            "Medians over the repaired poses, all captures and seeds; shifts as a share of the scene's spread. *all* "
-            "leaves out far poses, whose frames a rule drops while they are few."
-        )
-        repairs = [(f"Poses put right by {name}", explained, rows) for name, rows in self.repairs.items()]
-        return [*found, *((title, text, tables.repair_table(rows)) for title, text, rows in repairs)]
 
     def pictures(self) -> dict[str, Figure]:
-        """Return the pictures by name: ROC curves and calibration of the first checkpoint, scores of its repair."""
-        tokens, main, repaired = self.mtcm[:3]
-        assert tokens.endswith(TOKENS_ONLY) and repaired.endswith(REPAIR), "each checkpoint makes these three"
-        mixes = [kind for kind in self.kinds if kind.startswith("mixed")]
-        of_probability = [main, tokens, *(name for name in (LOGISTIC,) if name in self.methods)]
-        in_roc = [main, tokens, *(name for name in _IN_ROC if name in self.methods)]
+        """Return the pictures by name: ROC curves, calibration, and the scores with repaired poses."""
+        known = set(self.methods)
+        probabilities = [name for name in (MTCM, TOKENS_ONLY, LOGISTIC) if name in known]
+        mixes = [kind.name for kind in self.kinds if kind.name.startswith("mixed")]
+        panels = [(self.main, None), *((self.main, kind) for kind in KINDS if kind in self.corruptions)]
+        curves = [MTCM, *(name for name in _IN_ROC if name in known)]
         return {
-            "roc": plots.roc_by_kind(self.outcomes, in_roc),
-            "reliability": plots.reliability_diagram(self.outcomes, of_probability, mixes),
-            "scores": plots.score_strips(self.outcomes, repaired),
+            "roc": plots.roc_by_kind(self.outcomes, curves, [*panels, (MOVED_RUN, None)]),
+            "reliability": plots.reliability_diagram(self.outcomes, probabilities, mixes),
+            "scores": plots.score_strips(self.outcomes, REPAIR),
         }
+
+    def _ranking(self, methods: list[str], kind: str) -> Rows:
+        return tables.ranking_rows(self.figures, methods, kind)
+
+    def _alone(self) -> list[Table]:
+        """Return the table of the trials with one kind of corruption each, where there are any."""
+        alone = [kind.name for kind in self.kinds if kind.name in REASON_OF and kind.name != MOVED_RUN]
+        if not alone:
+            return []
+        about = "AUROC where a capture has this kind of corruption only."
+        return [("One kind alone", about, tables.alone_rows(self.figures, self.methods, alone))]
 
 
 def caption(facts: Mapping[str, Any]) -> str:
     """Say in words what the tables show."""
     captures = ", ".join(f"{name} ({frames} frames)" for name, frames in facts["captures"].items())
     natural = ", ".join(f"{len(frames)} of {name}" for name, frames in facts["faulty_as_they_came"].items() if frames)
-    seen = {
-        method: [name for name, about in per_capture.items() if about["trained_on_it"]]
-        for method, per_capture in facts["checkpoints"].items()
-    }
+    seen = [name for name, about in facts["checkpoints"].items() if about["trained_on_it"]]
     models = ", ".join(facts["with_colmap_model"])
     lines = [
         f"Made by `{facts['command']}`.\n",
-        f"Captures: {captures}. {facts['share']:.0%} of the frames faulty where nothing else is said, "
-        f"{facts['seeds']} seeds; means over captures and seeds.",
-        f"Frames that are faulty as they came ({natural or 'none'}; see natural_faults.json) count neither as good nor "
-        "as faulty, unless a fault was put into them.",
-        *(f"{method} was trained on {', '.join(names) or 'none of them'}." for method, names in seen.items()),
-        "MTCM reads the evidence of matches; *tokens only* leaves it out; *repair* gives frames another pose and keeps "
-        "them, which counts as found.",
-        "*glued* is the larger rank of epipolar share and embedding kNN; *logistic* a regression over eight such "
+        f"Captures: {captures}. {facts['share']:.0%} of the frames are corrupted where nothing else is said, by "
+        "scripts/benchmarks/corruptions.py, which training does not use; foreign frames come from captures of other "
+        f"groups. {facts['seeds']} seeds; means over captures and seeds.",
+        f"Frames that are faulty as they came ({natural or 'none'}; listed in data/captures.json) count neither as "
+        "good nor as faulty, unless they were corrupted.",
+        f"The checkpoints were trained on {', '.join(seen)}." if seen else "No checkpoint was trained on its captures.",
+        "MTCM is a transformer and a forest together; *repair* gives frames another pose and keeps them, which counts "
+        f"as found. *{' and '.join(FORESTS)}* are scikit-learn's, fitted on the examples that MTCM's forest was fitted "
+        "on.",
+        f"*{FUSION}* is the larger rank of inlier ratio and embedding kNN; *{LOGISTIC}* a regression over eight such "
         "numbers of each frame, fitted on the trials of the other captures.",
         *([f"COLMAP's numbers: {_ABOUT_COLMAP.format(models)}"] if models else []),
         *([] if quality.HAS_CLEANVISION else ["CleanVision was not installed and is left out."]),
@@ -127,7 +153,25 @@ def caption(facts: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+_ABOUT_RANKING = (
+    "AUROC: how often a faulty frame scores worse than a good one of its trial. Recall: faulty frames above one "
+    "threshold for all captures that this share of all good frames exceeds. Seconds a capture, features and matches "
+    "already computed."
+)
+_ABOUT_PARTS = (
+    "The transformer and the forest alone, and a transformer that is shown no evidence; columns as above. MTCM's "
+    "forest sees the evidence only, so *tokens only* has none."
+)
+_ABOUT_RUNS = "A run of consecutive frames moved together, nothing else; columns as above."
+_ABOUT_THRESHOLD = (
+    f"What MTCM's own threshold makes of the frames, the mean over trials; *{CLEAN}*: captures as they came. A frame "
+    "that was given another pose counts as found."
+)
+_ABOUT_REPAIRS = (
+    "Medians over the repaired poses, all captures and seeds; shifts as a share of the capture's spread. What else was "
+    "moved: in the trials that hold such poses, and in all of them."
+)
 _ABOUT_COLMAP = (
-    "of the model as it came, under the claimed poses, on {}; spoiled images are not matched anew in it, elsewhere "
+    "of the model as it came, under the claimed poses, on {}; corrupted images are not matched anew in it, elsewhere "
     "there is no model."
 )

@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 
 from detection.trials import Trial
 from mtcm_nerfstudio.capture.poses import nearest_rotation, rotation_angle_degrees
-from mtcm_nerfstudio.tokens.evidence.features import OVERALL
+from mtcm_nerfstudio.evidence.keypoints import GLOBAL_STATISTICS
 from mtcm_nerfstudio.tokens.tokens import POSE, assemble_tokens
 
 PerFrame = Float[np.ndarray, " frame"]
@@ -36,8 +36,8 @@ def bad_quality(trial: Trial) -> PerFrame:
 
 
 def odd_brightness(trial: Trial) -> PerFrame:
-    brightness = trial.matched.bank.overall[:, OVERALL.index("brightness")]
-    return np.abs(brightness - np.median(brightness))
+    brightness = trial.matched.table.frames.statistics[:, GLOBAL_STATISTICS.index("log2 brightness")]
+    return np.nan_to_num(np.abs(brightness - np.nanmedian(brightness)))
 
 
 def embedding_against_pose_neighbours(trial: Trial) -> PerFrame:
@@ -89,18 +89,19 @@ def pose_jump(trial: Trial) -> PerFrame:
     return away + np.radians(rotation_angle_degrees(c2w[:, :3, :3], half_way))
 
 
-def epipolar_disobedience(trial: Trial) -> PerFrame:
-    """Share of a frame's verified matches that do not obey the claimed poses, the mean over its partners."""
-    return 1.0 - trial.evidence.number("obeys")
+def outlier_ratio(trial: Trial) -> PerFrame:
+    """Share of a frame's verified matches that do not obey the claimed poses, the mean over its pairs."""
+    return 1.0 - trial.evidence.number("inlier ratio")
 
 
 def few_matches(trial: Trial) -> PerFrame:
     return -trial.evidence.number("most matches")
 
 
-def glued(trial: Trial) -> PerFrame:
-    """The larger rank of the epipolar share and of the embedding against pose neighbours."""
-    return np.maximum(rankdata(epipolar_disobedience(trial)), rankdata(embedding_against_pose_neighbours(trial)))
+def max_rank_fusion(trial: Trial) -> PerFrame:
+    """The larger rank, as a share of the frames, of the outlier ratio and of the embedding against pose neighbours."""
+    ranks = [rankdata(values) for values in (outlier_ratio(trial), embedding_against_pose_neighbours(trial))]
+    return np.maximum(*ranks) / len(trial)
 
 
 def few_observations(trial: Trial) -> PerFrame | None:
@@ -118,7 +119,7 @@ SIGNALS: Mapping[str, Callable[[Trial], PerFrame]] = {
     "embedding, time neighbours": embedding_against_time_neighbours,
     "local outlier factor": local_outlier_factor,
     "pose smoothness": pose_jump,
-    "epipolar share": epipolar_disobedience,
+    "inlier ratio": outlier_ratio,
     "matches": few_matches,
 }
 """What the logistic regression is fitted on."""

@@ -1,23 +1,21 @@
-"""Captures with known faults, as everything a method may look at: the same as if the faulted capture lay on disk, but
-quicker. Poses are made wrong first, so that pairs are chosen, matched and weighed under the wrong ones.
+"""Captures with known corruptions, as everything a method may look at: as if the corrupted capture lay on disk, but
+quicker. Poses are corrupted first, so that pairs are selected and held against the wrong ones.
 """
 
-import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from benchmarks.corruptions import POSE_KINDS, Corruption, Kind, PoseKind, corrupt_poses, plan_corruptions
 from jaxtyping import Bool, Float
 
-from detection.images import ImageBank, Looks, SpoiledImage
+from detection.captures import BenchmarkCapture
+from detection.images import CorruptedImage, ImageBank, Looks
 from detection.models import ModelPoints, points_of_model
-from mtcm_nerfstudio.capture.capture import Capture
-from mtcm_nerfstudio.capture.faults import POSE_FAULTS, Fault, FaultKind, faulted_poses, plan_faults
-from mtcm_nerfstudio.tokens.cache import Cache
-from mtcm_nerfstudio.tokens.evidence import features, matches
-from mtcm_nerfstudio.tokens.evidence.assess import Evidence, assess
-from mtcm_nerfstudio.tokens.evidence.collect import Matched, Seen, likeness_of, with_poses
+from mtcm_nerfstudio.capture.capture import Capture, Frame
+from mtcm_nerfstudio.evidence.collect import FrameFeatures, MatchedCapture, match_features
+from mtcm_nerfstudio.evidence.numbers import Evidence, compute_evidence
 from mtcm_nerfstudio.tokens.progress import Track, progress_bars
 from mtcm_nerfstudio.tokens.tokenise import TokenisedCapture, tokens_of
 from mtcm_nerfstudio.tokens.tokens import RawFeatures, assemble_tokens
@@ -25,10 +23,10 @@ from mtcm_nerfstudio.verdicts.rules import RuledOut, rule_out
 
 CLEAN = "clean"
 """The kind of a trial without faults."""
+MOVED_RUN: PoseKind = "moved_run"
+"""The kind of corruption that is measured in trials of its own."""
 FIRST_SEED = 7_000_000
 """Trials draw from here on, far from the small numbers that training runs are seeded with."""
-
-_LIKENESS = f"benchmark_likeness:1:{features.VERSION}:{matches.VERSION}"
 
 
 @dataclass(frozen=True)
@@ -37,19 +35,12 @@ class TrialKind:
 
     name: str
     """See ``Case.kind``."""
-    faults: tuple[FaultKind, ...]
+    faults: tuple[Kind, ...]
     """The kinds of faults to draw from."""
     share: float
     """Of the frames that get a fault, in [0, 1]."""
-    severity: float | None = None
-    """Of all faults, in [0, 1]; None: drawn over the whole range for each."""
-
-
-ONE_SIZE = (
-    TrialKind("exposure ×0.45/×1.9", ("exposure",), 0.2, 0.81),
-    TrialKind("occluder 36%", ("occluder",), 0.2, 0.85),
-)
-"""Kinds with a size that is often asked for: stored values times 0.45 or 1.9; 36% of the image covered."""
+    seeds: int = 1
+    """Trials of each capture."""
 
 
 def mixed(share: float) -> str:
@@ -62,9 +53,11 @@ class Subject:
     """A capture as it came: the frames with a readable image and a finite pose, in temporal order."""
 
     capture: Capture
+    group: str
+    """See ``BenchmarkCapture.group``."""
     raw: RawFeatures
     looks: Looks
-    seen: tuple[Seen, ...]
+    features: tuple[FrameFeatures, ...]
     natural: Bool[np.ndarray, " frame"]
     """Frames that are faulty as they came."""
     model: ModelPoints | None
@@ -82,11 +75,11 @@ class Case:
 
     capture: str
     kind: str
-    """A kind of fault that is there alone, or ``mixed …``, or ``clean``."""
+    """A kind of corruption that is there alone, or ``mixed …``, or ``clean``."""
     share: float
     """Of the frames that were to be made faulty, in [0, 1]."""
     seed: int
-    faults: tuple[Fault, ...]
+    faults: tuple[Corruption, ...]
     natural: Bool[np.ndarray, " frame"]
     """Frames that are faulty as they came."""
     true_c2w: Float[np.ndarray, "frame 4 4"]
@@ -94,8 +87,12 @@ class Case:
     @property
     def truth(self) -> Bool[np.ndarray, " frame"]:
         """Which frames were made faulty."""
+        return self.corrupted()
+
+    def corrupted(self, kind: Kind | None = None) -> Bool[np.ndarray, " frame"]:
+        """Tell which frames have a corruption of one kind, or of any."""
         faulty = np.zeros(len(self.natural), dtype=bool)
-        faulty[[fault.frame for fault in self.faults]] = True
+        faulty[[fault.frame for fault in self.faults if kind in (None, fault.kind)]] = True
         return faulty
 
     @property
@@ -118,7 +115,7 @@ class Trial:
     looks: Looks
     ruled: RuledOut
     """What the filter's rules say of it."""
-    matched: Matched
+    matched: MatchedCapture
     evidence: Evidence
     evidence_seconds: float
     """For weighing the evidence, matches already there."""
@@ -130,30 +127,36 @@ class Trial:
         """The capture's name."""
         return self.case.capture
 
+    @property
+    def ruled_out(self) -> Bool[np.ndarray, " frame"]:
+        """Which frames a rule takes out, whatever a model says of them."""
+        return np.array([reason is not None for reason in self.ruled.reasons])
+
     def __len__(self) -> int:
         """Return the number of frames."""
         return len(self.raw)
 
 
-def subject_of(capture: Capture, natural_faults: Sequence[str], bank: ImageBank, track: Track) -> Subject:
+def subject_of(source: BenchmarkCapture, bank: ImageBank, track: Track) -> Subject:
     """Compute a capture's features as they are, without the frames that no method could judge.
 
     Args:
-        capture: as it was read.
-        natural_faults: ``file_path`` of the frames that are faulty as they came.
+        source: the capture.
         bank: computes and keeps features.
         track: shows progress.
     """
+    capture = source.capture
     tokenised = tokens_of(capture, bank.embedder.name, bank.cache)
     usable = tokenised.raw.posed & np.array([status == "ok" for status in tokenised.image_status])
     frames = tuple(frame for frame, good in zip(capture.frames, usable, strict=True) if good)
     kept = replace(capture, frames=frames)
     return Subject(
         capture=kept,
+        group=source.group,
         raw=tokenised.raw.subset(usable),
         looks=bank.looks(frames, track),
-        seen=bank.seen(frames, track),
-        natural=np.isin([frame.file_path for frame in frames], list(natural_faults)),
+        features=bank.features(frames, track),
+        natural=np.isin([frame.file_path for frame in frames], list(source.natural_faults)),
         model=points_of_model(kept),
     )
 
@@ -166,37 +169,37 @@ class PlannedTrial:
     kind: str
     share: float
     seed: int
-    faults: tuple[Fault, ...]
+    faults: tuple[Corruption, ...]
     others: tuple[Capture, ...]
     """The captures that lend foreign images."""
 
     @property
-    def spoiled_images(self) -> list[SpoiledImage]:
-        """The images that the faults spoil; a foreign one comes from a capture drawn among the others."""
+    def corrupted_images(self) -> list[CorruptedImage]:
+        """The images that are corrupted; a foreign one is a frame of a capture drawn among the others."""
         return [
-            SpoiledImage(self.subject.capture.frames[fault.frame], fault, self._lender(fault))
+            CorruptedImage(self.subject.capture.frames[fault.frame], fault, self._donor(fault))
             for fault in self.faults
-            if fault.kind not in POSE_FAULTS
+            if fault.kind not in POSE_KINDS
         ]
 
     def made(self, bank: ImageBank) -> Trial:
         """Put the faults into the capture's features and poses, and match it as the filter would."""
-        subject, images = self.subject, self.spoiled_images
-        rows, facts = [image.fault.frame for image in images], bank.spoiled(images)
-        embeddings, seen = subject.raw.embeddings.copy(), list(subject.seen)
+        subject, images = self.subject, self.corrupted_images
+        rows, facts = [image.corruption.frame for image in images], bank.corrupted(images)
+        embeddings, features = subject.raw.embeddings.copy(), list(subject.features)
         sharpness, cleanvision = subject.looks.sharpness.copy(), subject.looks.cleanvision.copy()
         for i, one in zip(rows, facts, strict=True):
-            embeddings[i], sharpness[i], cleanvision[i], seen[i] = (
-                one.embedding, one.sharpness, one.cleanvision, one.seen,
+            embeddings[i], sharpness[i], cleanvision[i], features[i] = (
+                one.embedding, one.sharpness, one.cleanvision, one.features,
             )  # fmt: skip
-        c2w = faulted_poses(subject.raw.c2w, self.faults)
+        c2w = corrupt_poses(subject.raw.c2w, self.faults)
         raw = replace(subject.raw, embeddings=embeddings, c2w=c2w)
         ruled = _ruled(subject.capture, raw)
         claimed = assemble_tokens(ruled.raw).capture_frame.to_capture(ruled.raw.c2w.astype(np.float64))
-        likeness = _likeness(seen, bank.cache)
-        matched = with_poses(seen, likeness, claimed, ruled.readable, bank.cache, progress_bars(shown=False))
+        track = progress_bars(shown=False)
+        matched = match_features(features, embeddings, claimed, ruled.readable, bank.cache, track)
         start = time.perf_counter()
-        evidence = assess(matched.bank, claimed, ruled.readable)
+        evidence = compute_evidence(matched.table, embeddings, claimed, ruled.readable)
         return Trial(
             case=Case(subject.name, self.kind, self.share, self.seed, self.faults, subject.natural, subject.raw.c2w),
             raw=raw,
@@ -209,35 +212,27 @@ class PlannedTrial:
             bank=bank,
         )
 
-    def _lender(self, fault: Fault) -> Capture | None:
-        return self.others[int(fault.rng().integers(len(self.others)))] if fault.kind == "foreign" else None
+    def _donor(self, fault: Corruption) -> Frame | None:
+        if fault.kind != "foreign":
+            return None
+        rng = np.random.default_rng([fault.seed, 1])
+        other = self.others[int(rng.integers(len(self.others)))]
+        return other.frames[int(rng.integers(len(other.frames)))]
 
 
-def plan_trial(subject: Subject, kind: TrialKind, seed: int, captures: Sequence[Capture]) -> PlannedTrial:
+def plan_trial(subject: Subject, kind: TrialKind, seed: int, captures: Sequence[BenchmarkCapture]) -> PlannedTrial:
     """Draw the faults of one trial; the same for the same capture, kind and seed.
 
     Args:
         subject: the capture.
         kind: what to put into it.
         seed: number of the trial.
-        captures: those that lend foreign images; the subject's own is left out.
+        captures: those that lend foreign images; the subject's own group is left out.
     """
     rng = np.random.default_rng([FIRST_SEED + seed, *f"{subject.name}:{kind.name}:{kind.share}".encode()])
-    faults = plan_faults(len(subject.raw), kind.faults, kind.share, rng, subject.raw.c2w)
-    if kind.severity is not None:
-        faults = tuple(replace(fault, severity=kind.severity) for fault in faults)
-    others = tuple(capture for capture in captures if capture.name != subject.name)
+    faults = plan_corruptions(len(subject.raw), subject.raw.c2w, kind.faults, kind.share, rng) if kind.share else ()
+    others = tuple(one.capture for one in captures if one.group != subject.group)
     return PlannedTrial(subject, kind.name, kind.share, seed, faults, others)
-
-
-def _likeness(seen: Sequence[Seen], cache: Cache) -> Float[np.ndarray, "frame frame"]:
-    """Return ``likeness_of(seen)``, from the cache where it was computed before."""
-    key = hashlib.sha256("|".join(one.key for one in seen).encode()).hexdigest()
-    known = cache.get(_LIKENESS, key)
-    if known is None:
-        known = likeness_of(seen)
-        cache.put(_LIKENESS, key, known)
-    return known
 
 
 def _ruled(capture: Capture, raw: RawFeatures) -> RuledOut:

@@ -108,6 +108,24 @@ def scattered(rng: np.random.Generator, along: np.ndarray) -> Points:
     return _around(angle, rng.uniform(1.9, 3.4, count), rng.uniform(0.4, 2.6, count))
 
 
+def _wide_steps(rng: np.random.Generator, along: np.ndarray, step: float, most: float) -> Points:
+    """Go round with ``step`` radians between frames, ``most`` radians in all at most, at a height that varies."""
+    total = min(step * (len(along) - 1), most)
+    radius = np.clip(rng.uniform(2.2, 3.3) * (1.0 + 0.06 * smooth_noise(rng, len(along), 3.0)[:, 0]), 1.8, 3.6)
+    height = np.clip(rng.uniform(0.7, 1.7) + 0.2 * smooth_noise(rng, len(along), 4.0)[:, 0], 0.4, 2.6)
+    return _around(rng.uniform(0, 2 * np.pi) + rng.choice([-1.0, 1.0]) * total * along, radius, height)
+
+
+def sparse_orbit(rng: np.random.Generator, along: np.ndarray) -> Points:
+    """One turn and a half around the subject at most, with 10° to 25° between frames."""
+    return _wide_steps(rng, along, np.radians(rng.uniform(12.0, 25.0)), np.radians(540.0))
+
+
+def sparse_arc(rng: np.random.Generator, along: np.ndarray) -> Points:
+    """Most of a turn at most, with 10° to 16° between frames."""
+    return _wide_steps(rng, along, np.radians(rng.uniform(10.0, 16.0)), np.radians(300.0))
+
+
 PATHS: dict[str, Callable[[np.random.Generator, np.ndarray], Points]] = {
     "orbit": orbit,
     "arc": arc,
@@ -117,6 +135,8 @@ PATHS: dict[str, Callable[[np.random.Generator, np.ndarray], Points]] = {
     "walk": walk,
     "aerial": aerial,
     "scattered": scattered,
+    "sparse_orbit": sparse_orbit,
+    "sparse_arc": sparse_arc,
 }
 """Every kind of path; all keep outside a radius of 1.6 about the subject, or more than 3 above it."""
 
@@ -131,7 +151,7 @@ def hand_held(
     """
     if kind not in PATHS:
         raise ValueError(f"path {kind!r} is none of {', '.join(PATHS)}")
-    along = progress(rng, frames)
+    along = progress(rng, frames, 0.1 if kind.startswith("sparse") else 0.35)
     positions = PATHS[kind](rng, along)
     targets = np.tile(centre, (frames, 1))
     if kind == "aerial":
@@ -141,11 +161,17 @@ def hand_held(
     return shaken(positions, targets, rng)
 
 
-def shaken(positions: Points, targets: Points, rng: np.random.Generator) -> Float[np.ndarray, "frame 4 4"]:
-    """Return the poses of a path held in a hand: a smooth sway, and a small tremor of position and direction."""
+def shaken(
+    positions: Points, targets: Points, rng: np.random.Generator, amount: float = 1.0
+) -> Float[np.ndarray, "frame 4 4"]:
+    """Return the poses of a path held in a hand: a smooth sway, and a small tremor of position and direction.
+
+    ``amount`` is 1 for a hand and less for a camera that is fixed to something.
+    """
     frames = len(positions)
-    positions = positions + 0.04 * smooth_noise(rng, frames, 3.0, 3) + 0.008 * rng.standard_normal((frames, 3))
+    sway = 0.04 * smooth_noise(rng, frames, 3.0, 3) + 0.008 * rng.standard_normal((frames, 3))
+    positions = positions + amount * sway
     distance = np.linalg.norm(targets - positions, axis=1, keepdims=True)
     tremor = 0.03 * smooth_noise(rng, frames, 3.0, 3) + 0.01 * rng.standard_normal((frames, 3))
     roll = np.radians(2.0) * smooth_noise(rng, frames, 4.0)[:, 0] + np.radians(0.5) * rng.standard_normal(frames)
-    return look_at(positions, targets + distance * tremor, roll)
+    return look_at(positions, targets + amount * distance * tremor, amount * roll)

@@ -38,6 +38,18 @@ class Light:
     sky: Float[np.ndarray, "2 3"]
     """Colour of the background at the horizon and overhead."""
     shadows: bool = True
+    lamps: tuple["Lamp", ...] = ()
+
+
+@dataclass(frozen=True)
+class Lamp:
+    """A lamp that shines through whatever stands in its way, up to ``reach``."""
+
+    at: tuple[float, float, float]
+    strength: float
+    """Light on a surface that faces the lamp, close by."""
+    reach: float
+    """Distance at which its light has faded to nothing, in the scene's units."""
 
 
 class Stage:
@@ -118,7 +130,15 @@ class Stage:
             sunward = np.tile(light.towards_sun.astype(np.float32), (len(facing), 1))
             lambert[facing[self._scene.run(start, sunward, query="OCCLUDED") >= 0]] = 0.0
         hemisphere = 0.75 + 0.25 * normal[:, 2:]
-        return lambert[:, None] * light.sun.astype(np.float32) + hemisphere * light.ambient.astype(np.float32)
+        total = lambert[:, None] * light.sun.astype(np.float32) + hemisphere * light.ambient.astype(np.float32)
+        for lamp in light.lamps:
+            _add_lamp(total, lamp, at, normal)
+        return total
+
+    def hit_distance(self, origin: Float[np.ndarray, "3"], direction: Float[np.ndarray, "3"]) -> float:
+        """Return how far a ray goes before it meets a surface; infinity for the sky."""
+        hits = self._scene.run(origin[None].astype(np.float32), direction[None].astype(np.float32), output=1)
+        return float(hits["tfar"][0]) if hits["primID"][0] >= 0 else float("inf")
 
     def _sky(self, directions: np.ndarray) -> np.ndarray:
         """Colour where a ray meets nothing: a gradient with clouds, fixed to the world."""
@@ -129,6 +149,19 @@ class Stage:
         clouds_uv = directions[:, :2] / (0.35 + np.abs(directions[:, 2:])) * 0.5
         clouds = self.atlas.read_one_level(self.sky_texture, clouds_uv, 1)
         return (colour * (0.6 + 0.8 * clouds)).astype(np.float32)
+
+
+def _add_lamp(total: np.ndarray, lamp: Lamp, at: np.ndarray, normal: np.ndarray) -> None:
+    """Add a lamp's light, in place, to the points within its reach."""
+    towards = np.array(lamp.at, dtype=np.float32) - at
+    squared = np.einsum("ij,ij->i", towards, towards)
+    near = np.flatnonzero(squared < lamp.reach**2)
+    if len(near) == 0:
+        return
+    towards, squared = towards[near], squared[near]
+    facing = np.maximum(np.einsum("ij,ij->i", towards, normal[near]) / np.sqrt(squared + 1e-6), 0.0)
+    fading = (1.0 - squared / lamp.reach**2) ** 2
+    total[near] += (np.float32(lamp.strength) * (0.25 + 0.75 * facing) * fading)[:, None]
 
 
 def rays(c2w: Float[np.ndarray, "4 4"], camera: Camera, supersampling: int) -> Float[np.ndarray, "ray 3"]:
@@ -142,9 +175,15 @@ def rays(c2w: Float[np.ndarray, "4 4"], camera: Camera, supersampling: int) -> F
 
 
 def developed(
-    linear: Float[np.ndarray, "height width 3"], exposure: float, noise: float, rng: np.random.Generator
+    linear: Float[np.ndarray, "height width 3"],
+    exposure: float | Float[np.ndarray, "3"],
+    noise: float,
+    rng: np.random.Generator,
 ) -> np.ndarray:
-    """Turn light into an 8-bit picture: exposure, a soft shoulder, gamma, and sensor noise of ``noise`` (of 1)."""
+    """Turn light into an 8-bit picture: exposure, a soft shoulder, gamma, and sensor noise of ``noise`` (of 1).
+
+    ``exposure`` is one gain, or one each for red, green and blue.
+    """
     light = np.maximum(linear * exposure, 0.0)
     shoulder = 0.6 + 0.4 * (1.0 - np.exp(-(light - 0.6) / 0.4))
     stored = np.where(light < 0.6, light, shoulder) ** (1.0 / GAMMA)

@@ -1,6 +1,6 @@
 """Solid shapes for rendered scenes, and how textures lie on them. Units are the scene's; z is up."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import trimesh
@@ -22,6 +22,8 @@ class Part:
     units_per_tile: float
     """How much of the world one tile of the texture covers."""
     is_subject: bool = False
+    is_movable: bool = False
+    """Whether it may stand elsewhere in a second session."""
 
 
 def torus_knot(p: int, q: int, tube: float) -> trimesh.Trimesh:
@@ -97,6 +99,13 @@ def placed(
     vertices = rotation.apply(centred * size / np.linalg.norm(centred, axis=1).max())
     lift = -vertices[:, 2].min() if on_ground else 0.0
     return trimesh.Trimesh(vertices + at + np.array([0.0, 0.0, lift]), mesh.faces, process=False)
+
+
+def moved(solid: Part, offset: Float[np.ndarray, "3"], turn_radians: float = 0.0) -> Part:
+    """Turn a part about the z axis and shift it by ``offset``; its texture goes with it."""
+    turn = Rotation.from_euler("z", turn_radians)
+    normals = turn.apply(solid.corner_normals.reshape(-1, 3)).reshape(solid.corner_normals.shape)
+    return replace(solid, vertices=turn.apply(solid.vertices) + offset, corner_normals=normals)
 
 
 def part(

@@ -1,18 +1,18 @@
 """What stands around the camera: a subject, and a room, a street, a field or a plain backdrop about it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import trimesh
-from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
-from scenes.raycast import Light, Stage
+from scenes.places import Place
+from scenes.raycast import Lamp, Light
 from scenes.shapes import Part, bumped, part, placed, random_solid
 from scenes.textures import Atlas, Texture, fractal_noise, random_texture
 
-Surroundings = Literal["room", "outdoor", "street", "plain", "field", "tabletop"]
+Surroundings = Literal["room", "outdoor", "street", "plain", "field", "tabletop", "open", "rooms", "town", "road"]
 
 TEXTURES = 8
 """Textures in a scene, beside the noise that breaks up their repetition."""
@@ -32,6 +32,15 @@ class Look:
     subject_size: float = 0.8
     """Radius of the subject's largest solid, in the scene's units."""
     shadows: bool = True
+
+
+def random_solid_at(rng: np.random.Generator, size: float, at: tuple[float, float, float]) -> trimesh.Trimesh:
+    """Return a random solid of radius ``size``, turned, bumped now and then, with its lowest point at height ``at``."""
+    mesh = random_solid(rng)
+    if rng.random() < 0.5 and len(mesh.vertices) > 500:
+        mesh = bumped(mesh, rng, 0.05)
+    turn = Rotation.from_euler("zyx", [rng.uniform(0, 360), *rng.uniform(-25, 25, 2)], degrees=True)
+    return placed(mesh, size, turn, np.array(at))
 
 
 class Workshop:
@@ -58,11 +67,8 @@ class Workshop:
 
     def solid(self, size: float, at: tuple[float, float, float], is_subject: bool = False) -> Part:
         """Set a random solid, bumped now and then, of radius ``size`` on the point ``at``."""
-        mesh = random_solid(self.rng)
-        if self.rng.random() < 0.5 and len(mesh.vertices) > 500:
-            mesh = bumped(mesh, self.rng, 0.05)
-        turn = Rotation.from_euler("zyx", [self.rng.uniform(0, 360), *self.rng.uniform(-25, 25, 2)], degrees=True)
-        return self.part(placed(mesh, size, turn, np.array(at)), (0.7 * size, 1.6 * size), is_subject)
+        mesh = random_solid_at(self.rng, size, at)
+        return replace(self.part(mesh, (0.7 * size, 1.6 * size), is_subject), is_movable=True)
 
     def slab(self, low: tuple[float, float, float], high: tuple[float, float, float], tile: float) -> Part:
         """Put up a box between two corners: a wall, a floor, a table."""
@@ -111,6 +117,13 @@ def _outdoor(shop: Workshop) -> list[Part]:
     return [ground, *near, *shop.ring(int(shop.rng.integers(6, 14)), (7.0, 14.0), (1.5, 4.0), 0.0)]
 
 
+def _open(shop: Workshop) -> list[Part]:
+    """Put a few solids at a middle distance and large ones far away."""
+    ground = shop.slab((-160, -160, -0.1), (160, 160, 0.0), 5.0)
+    middle = shop.ring(int(shop.rng.integers(3, 8)), (8.0, 13.0), (0.6, 1.6), 0.0)
+    return [ground, *middle, *shop.ring(int(shop.rng.integers(10, 18)), (22.0, 48.0), (4.0, 11.0), 0.0)]
+
+
 def _street(shop: Workshop) -> list[Part]:
     parts = [shop.slab((-120, -120, -0.1), (120, 120, 0.0), 3.5)]
     for side in (-1.0, 1.0):
@@ -141,7 +154,8 @@ def around(shop: Workshop, surroundings: Surroundings) -> list[Part]:
     """Build everything but the subject."""
     if surroundings == "tabletop":
         return _tabletop(shop)
-    builders = {"room": _room, "plain": _room, "outdoor": _outdoor, "street": _street, "field": _field}
+    builders = {"room": _room, "plain": _room, "outdoor": _outdoor, "open": _open}
+    builders |= {"street": _street, "field": _field}
     return builders[surroundings](shop)
 
 
@@ -159,12 +173,30 @@ def lighting(rng: np.random.Generator, look: Look) -> Light:
     return Light(towards, direct * warmth, np.array([0.75, 0.85, 1.0]), sky, look.shadows)
 
 
-def build(rng: np.random.Generator, look: Look) -> tuple[Stage, Float[np.ndarray, "3"]]:
-    """Return a scene ready to be photographed, and the middle of its subject."""
+def uneven_light(light: Light, look: Look, rng: np.random.Generator) -> Light:
+    """Return a light that makes one side of a place brighter than the other by a stop or more.
+
+    Rooms get a lamp as large as a window before one wall, other places a lower and stronger sun and a brighter sky.
+    """
+    azimuth = rng.uniform(0, 2 * np.pi)
+    if look.surroundings in ("room", "plain", "tabletop"):
+        lamp = Lamp((4.0 * np.cos(azimuth), 4.0 * np.sin(azimuth), rng.uniform(1.0, 2.2)), rng.uniform(1.5, 3.5), 8.0)
+        return replace(light, ambient=0.4 * light.ambient, sun=0.4 * light.sun, lamps=(lamp,))
+    height = rng.uniform(0.3, 0.7)
+    towards = np.array([np.cos(azimuth) * np.cos(height), np.sin(azimuth) * np.cos(height), np.sin(height)])
+    sun = light.sun / light.sun.mean() * rng.uniform(1.5, 3.0)
+    return replace(
+        light, towards_sun=towards, sun=sun, ambient=0.5 * light.ambient, sky=light.sky * rng.uniform(1.0, 2.5)
+    )
+
+
+def build_place(rng: np.random.Generator, look: Look) -> Place:
+    """Return a subject and what stands about it, with its light."""
     shop = Workshop(rng, look)
     subject_parts = subject(shop, look.subject_size)
     everything = subject_parts + around(shop, look.surroundings)
     detail, sky = shop.add_noise_texture(), shop.add_noise_texture()
     corners = np.concatenate([p.vertices for p in subject_parts])
     centre = 0.5 * (corners.min(axis=0) + corners.max(axis=0))
-    return Stage(everything, Atlas(shop.textures), detail, sky, lighting(rng, look)), centre
+    floor = -0.9 if look.surroundings == "tabletop" else 0.0
+    return Place(tuple(everything), Atlas(shop.textures), detail, sky, lighting(rng, look), centre, floor)

@@ -28,6 +28,7 @@ from mtcm_nerfstudio.capture.faults import (
     read_truth,
     spread,
 )
+from mtcm_nerfstudio.capture.faults.harmless import harmless_image
 from mtcm_nerfstudio.capture.faults.image import disc_kernel, line_kernel, occluded
 from mtcm_nerfstudio.capture.images import read_rgb
 from mtcm_nerfstudio.capture.poses import rotation_angle_degrees
@@ -140,6 +141,16 @@ def test_an_occluder_covers_the_share_it_says(share: float, seed: int, size: tup
     on_white = occluded(255 - black, share, np.random.default_rng(seed)).min(axis=-1)
     untouched = (on_black == 0) & (on_white == 255)
     assert abs((1.0 - untouched.mean()) - share) < 0.12
+
+
+@settings(max_examples=40)
+@given(seed=SEEDS, size=SIZES)
+def test_a_harmless_change_keeps_the_size_and_changes_little(seed: int, size: tuple[int, int]) -> None:
+    image = _texture(seed, size)
+    changed, again = (harmless_image(image, np.random.default_rng(seed)) for _ in range(2))
+    assert changed.size == image.size and changed.mode == "RGB" and changed.tobytes() == again.tobytes()
+    difference = np.abs(np.asarray(changed, dtype=float) - np.asarray(image, dtype=float))
+    assert difference.mean() < 45.0 and _mean(image) * 0.8 < _mean(changed) < _mean(image) * 1.25
 
 
 def test_severity_outside_its_range_is_refused() -> None:

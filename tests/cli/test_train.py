@@ -58,6 +58,7 @@ def test_a_run_writes_every_file_of_the_design(run, tmp_path: Path, capsys: pyte
     model, card = load_checkpoint(logs / "checkpoint")
     assert card.embedder == "efficientnet-lite0" and [source.name for source in card.trained_on] == ["walk"]
     assert np.isfinite([float(p.abs().sum()) for p in model.parameters()]).all()
+    assert model.forest.trees == card.model.forest_trees > 0, "a forest judges beside the transformer"
     config = json.loads((logs / "config.json").read_text())
     assert config["train"]["epochs"] == 2 and config["init"] == "scratch"
     assert json.loads((logs / "versions.json").read_text())["torch"] == torch.__version__.split("+")[0]

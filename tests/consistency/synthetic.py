@@ -4,15 +4,17 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from evidence_walk import seen_points
+from evidence_walk import PINHOLE, matched_points
 
 from mtcm_nerfstudio.capture.faults import IMAGE_FAULTS, Fault, FaultKind
 from mtcm_nerfstudio.consistency.evidence import EvidenceInput
 from mtcm_nerfstudio.consistency.training.capture import TrainingCapture
-from mtcm_nerfstudio.consistency.training.worlds import World
+from mtcm_nerfstudio.consistency.training.corrupted import CorruptedCapture
 from mtcm_nerfstudio.consistency.transformer_model import ModelConfig
-from mtcm_nerfstudio.tokens.evidence.assess import FRAME_NUMBERS, PAIR_NUMBERS
-from mtcm_nerfstudio.tokens.evidence.bank import NOTHING, SAMPLED, MatchBank, make_bank
+from mtcm_nerfstudio.evidence.keypoints import NO_KEYPOINTS
+from mtcm_nerfstudio.evidence.matching import NO_MATCHES
+from mtcm_nerfstudio.evidence.numbers import FRAME_NUMBERS, PAIR_NUMBERS
+from mtcm_nerfstudio.evidence.pair_table import SAMPLED, PairTable, frame_table, pair_table, summarise_pair
 from mtcm_nerfstudio.tokens.tokens import EMBEDDING_DIM, PARTS, RawFeatures
 
 SMALL = ModelConfig(d_model=32, layers=2, heads=4, feed_forward=32, dropout=0.1, neighbours=2)
@@ -48,32 +50,35 @@ def raw_features(frames: int, seed: int = 0) -> RawFeatures:
 
 
 def capture(name: str = "walk", frames: int = 24, seed: int = 0) -> TrainingCapture:
-    """A capture with the world as it came and one with spoiled images for each fault."""
+    """A capture with the copy as it came and one with corrupted images for each fault."""
     raw = raw_features(frames, seed)
     rng = np.random.default_rng(seed + 1)
-    bank = match_bank(raw.c2w, seed)
-    worlds = [World(raw.embeddings, bank, ())]
+    table = pair_table_of(raw.c2w, seed)
+    copies = [CorruptedCapture(raw.embeddings, table, ())]
     kinds: tuple[FaultKind, ...] = (*IMAGE_FAULTS, "foreign")
     for kind in kinds:
         faults = tuple(Fault(i, kind, 0.5, seed) for i in range(1, frames, 4))
         embeddings = raw.embeddings.copy()
         embeddings[[fault.frame for fault in faults]] += 2.0 * rng.normal(size=EMBEDDING_DIM)
-        worlds.append(World(embeddings, bank, faults))
-    return TrainingCapture(name, raw, np.ones(frames, dtype=bool), tuple(worlds))
+        copies.append(CorruptedCapture(embeddings, table, faults))
+    return TrainingCapture(name, raw, np.ones(frames, dtype=bool), copies=tuple(copies))
 
 
-def match_bank(c2w: np.ndarray, seed: int = 0) -> MatchBank:
-    """What frames within four of each other have in common: random points around the world's origin, seen by both."""
+def pair_table_of(c2w: np.ndarray, seed: int = 0, reach: int = 4, noise_px: float = 0.3) -> PairTable:
+    """What frames within ``reach`` of each other have in common: random points about the world's origin."""
     frames = len(c2w)
     apart = np.abs(np.subtract.outer(np.arange(frames), np.arange(frames)))
-    pairs = np.argwhere(np.triu(apart <= 4, 1))
-    seen = seen_points(c2w, pairs, SAMPLED, noise_px=0.3, seed=seed)
+    pairs = np.argwhere(np.triu(apart <= reach, 1))
+    matched = matched_points(c2w, pairs, SAMPLED, noise_px=noise_px, seed=seed)
+    nothing = summarise_pair(NO_KEYPOINTS, NO_KEYPOINTS, NO_MATCHES, None, None)
+    keypoints = np.tile(np.arange(SAMPLED, dtype=np.int16), (2, 1))
     summaries = {
-        (int(i), int(j)): replace(NOTHING, rays=rays, there=there, verified=60, tentative=70)
-        for (i, j), rays, there in zip(pairs, seen.rays, seen.there, strict=True)
+        (int(i), int(j)): replace(
+            nothing, bearings=bearings.astype(np.float32), keypoints=keypoints, verified=60, tentative=70
+        )
+        for (i, j), bearings in zip(pairs, matched.bearings, strict=True)
     }
-    likeness = np.where(apart <= 4, 20.0 - apart, 0.0)
-    return make_bank(np.zeros((frames, 6)), np.full(frames, 800.0), likeness, summaries)
+    return pair_table(frame_table([NO_KEYPOINTS] * frames, [PINHOLE] * frames), summaries)
 
 
 def random_inputs(captures: int = 2, frames: int = 7, seed: int = 0) -> tuple[torch.Tensor, ...]:

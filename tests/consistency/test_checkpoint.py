@@ -25,6 +25,7 @@ CARD = CheckpointCard(
     embedder_version="1",
     calibration_scale=1.5,
     calibration_offset=-0.25,
+    calibration_forest=0.4,
     threshold=0.6,
     trained_on=(TrainingSource("Zoë B.", 12, "MIT"),),
     figures={"auroc_swap": 0.9},
@@ -112,8 +113,9 @@ def test_tensors_of_another_size_are_refused(tmp_path: Path) -> None:
     [
         ("{", "not JSON"),
         ("[]", "schema version None"),
-        ('{"schema_version": 99}', "schema version 99, this program reads 1: train the checkpoint again"),
-        ('{"schema_version": 1}', "not a checkpoint's card"),
+        ('{"schema_version": 99}', "schema version 99, this program reads 2: train the checkpoint again"),
+        ('{"schema_version": 1}', "schema version 1, this program reads 2: train the checkpoint again"),
+        ('{"schema_version": 2}', "not a checkpoint's card"),
     ],
 )
 def test_a_broken_card_is_refused(text: str, message: str) -> None:
@@ -132,7 +134,7 @@ def test_an_unknown_entry_is_refused() -> None:
     [
         ({"threshold": 1.0}, r"threshold must lie in \(0, 1\), got 1.0"),
         ({"calibration_scale": 0.0}, "scale must be positive, got 0.0"),
-        ({"calibration_stranger": -1.0}, "strangeness must not be negative, got -1.0"),
+        ({"calibration_forest": -1.0}, "weight of the forest must not be negative, got -1.0"),
         ({"window": 1}, "window must be at least 2 frames, got 1"),
     ],
 )

@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 from tiny_capture import names, orbit
 
 from mtcm_nerfstudio.consistency.checkpoint import CheckpointCard
+from mtcm_nerfstudio.consistency.forest import ForestConfig, fit_forest
 from mtcm_nerfstudio.consistency.score import MODEL_REASONS, read_tokens, score_frames, windows
-from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer, ModelConfig
-from mtcm_nerfstudio.tokens.evidence.assess import FRAME_NUMBERS, PAIR_NUMBERS, Evidence
+from mtcm_nerfstudio.consistency.transformer_model import REASONS, ConsistencyTransformer, ModelConfig
+from mtcm_nerfstudio.evidence.numbers import FRAME_NUMBERS, PAIR_NUMBERS, Evidence
+from mtcm_nerfstudio.evidence.pair_table import CELLS
 from mtcm_nerfstudio.tokens.tokens import RawFeatures, assemble_tokens
 
 
@@ -51,20 +53,55 @@ def test_scores_are_calibrated_probabilities(model):
     assert scores.modality.shape == (9, 3)
 
 
-def test_a_stranger_is_inconsistent_by_its_image_and_foreign(model):
+def evidence_about(count: int) -> Evidence:
+    """Evidence about single frames, at random."""
+    numbers = np.random.default_rng(1).normal(size=(count, len(FRAME_NUMBERS)))
+    pairs = np.zeros((0, 2), dtype=int)
+    return Evidence(numbers, pairs, np.zeros((0, 2, len(PAIR_NUMBERS))), np.zeros((count, CELLS)))
+
+
+@pytest.fixture(scope="module")
+def judges():
+    """A transformer and beside it a forest that takes every frame whose first number is large for foreign."""
+    torch.manual_seed(0)
+    model = ConsistencyTransformer(ModelConfig(layers=1, heads=4)).eval()
+    numbers = np.random.default_rng(0).normal(size=(400, len(FRAME_NUMBERS)))
+    label = np.where(numbers[:, 0] > 0.5, 1 + REASONS.index("foreign"), 0)
+    config = ForestConfig(trees=30, max_features=1.0)
+    model.set_forest(fit_forest(numbers, label, 1 + len(REASONS), config))
+    return model
+
+
+def test_both_judges_count_by_their_weights(judges):
+    raw, evidence = features(12), evidence_about(12)
+    output = read_tokens(judges, assemble_tokens(raw), evidence)
+    weights = {"calibration_scale": 0.5, "calibration_forest": 0.8, "calibration_offset": -1.0}
+    scores = score_frames(judges, card(**weights), raw, evidence)
+    logits = 0.5 * output.inconsistency_logit[0].double() + 0.8 * output.forest_logit[0].double() - 1.0
+    np.testing.assert_allclose(scores.inconsistency, torch.sigmoid(logits).numpy(), atol=1e-6)
+    assert np.corrcoef(scores.inconsistency, evidence.frames[:, 0] > 0.5)[0, 1] > 0.8
+
+
+def test_the_reason_is_the_mean_of_what_both_judges_name(judges):
+    raw, evidence = features(12), evidence_about(12)
+    output = read_tokens(judges, assemble_tokens(raw), evidence)
+    scores = score_frames(judges, card(), raw, evidence)
+    named, by_forest = output.reason_logits[0].softmax(-1).numpy(), output.forest_reasons[0].numpy()
+    certain = by_forest.sum(axis=1) == 0  # no tree takes the frame for faulty, so none names a reason
+    np.testing.assert_allclose(scores.reasons, np.where(certain[:, None], named, 0.5 * (named + by_forest)), atol=1e-6)
+    faulty = evidence.frames[:, 0] > 0.6
+    assert faulty.any() and (scores.reasons[faulty].argmax(axis=1) == MODEL_REASONS.index("foreign")).all()
+    without = score_frames(judges, card(), raw)
+    np.testing.assert_allclose(
+        without.reasons, read_tokens(judges, assemble_tokens(raw)).reason_logits[0].softmax(-1).numpy(), atol=1e-6
+    )
+
+
+def test_without_evidence_the_transformers_logit_stands_for_both(judges):
     raw = features(9)
-    raw.embeddings[4] = 5.0 * raw.embeddings[4]
-    numbers = np.zeros((9, len(FRAME_NUMBERS)))
-    numbers[np.arange(9) != 4, FRAME_NUMBERS.index("trust")] = 1.0
-    plain = Evidence(numbers, np.zeros((0, 2), int), np.zeros((0, 2, len(PAIR_NUMBERS))))
-    before, after = (score_frames(model, card(calibration_stranger=weight), raw, plain) for weight in (0.0, 30.0))
-    rest = np.arange(9) != 4
-    for name in ("inconsistency", "modality", "reasons"):
-        np.testing.assert_array_equal(getattr(after, name)[rest], getattr(before, name)[rest])
-    assert after.inconsistency[4] > 0.99 > before.inconsistency[4] and after.modality[4, 0] > before.modality[4, 0]
-    assert after.reasons[4].argmax() == MODEL_REASONS.index("foreign")
-    without = [score_frames(model, card(calibration_stranger=weight), raw).inconsistency for weight in (0.0, 30.0)]
-    np.testing.assert_array_equal(*without)
+    one = score_frames(judges, card(calibration_scale=0.5, calibration_forest=0.5), raw)
+    other = score_frames(judges, card(calibration_scale=1.0, calibration_forest=0.0), raw)
+    np.testing.assert_allclose(one.inconsistency, other.inconsistency, atol=1e-9)
 
 
 def test_long_captures_are_read_in_windows_of_the_trained_length(model):

@@ -1,4 +1,4 @@
-"""What surrounds training: worlds of spoiled images, completeness, calibration, and the report."""
+"""What surrounds training: corrupted copies, completeness, calibration, and the report."""
 
 import io
 from dataclasses import replace
@@ -8,24 +8,36 @@ import numpy as np
 import pytest
 import torch
 from consistency.synthetic import SMALL, capture, raw_features
-from evidence_walk import QUIET, frames_of
+from evidence_walk import QUIET, embeddings_of, frames_of, in_own_unit, poses_of
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from rich.console import Console
 from tiny_capture import edit_transforms, orbit, write_transforms
 
 from mtcm_nerfstudio.capture.capture import Capture
 from mtcm_nerfstudio.capture.read import read_capture
+from mtcm_nerfstudio.consistency.losses import IGNORED
 from mtcm_nerfstudio.consistency.train_consistency import fresh_model
 from mtcm_nerfstudio.consistency.training.calibration import (
+    FAULTY_SHARE,
+    Calibration,
+    control_risk,
+    fit_calibration,
     held_out_frames,
-    platt_with_strangers,
-    probabilities,
-    threshold,
 )
 from mtcm_nerfstudio.consistency.training.capture import completeness, missing_names, training_capture
+from mtcm_nerfstudio.consistency.training.corrupted import (
+    PLAN,
+    CorruptedCapture,
+    OriginalCapture,
+    corrupted_copy,
+    original_capture,
+)
+from mtcm_nerfstudio.consistency.training.faults import IMAGE, POSE, FaultConfig, spoil
 from mtcm_nerfstudio.consistency.training.report import read_capture_once, shown_frames, write_report
-from mtcm_nerfstudio.consistency.training.worlds import PLAN, clean_world, spoiled_world
 from mtcm_nerfstudio.consistency.transformer_dataset import DatasetConfig
+from mtcm_nerfstudio.consistency.transformer_model import REASONS
 from mtcm_nerfstudio.decisions import Decisions, FrameDecision
 from mtcm_nerfstudio.tokens.cache import Cache
 from mtcm_nerfstudio.tokens.tokenise import tokens_of
@@ -38,58 +50,119 @@ def text_of(table) -> str:
     return console.file.getvalue()
 
 
-def test_worlds_are_made_once_and_their_spoiled_frames_differ_from_the_clean_ones(tmp_path: Path) -> None:
+def verified(copy: CorruptedCapture) -> dict[tuple[int, int], int]:
+    """Verified matches of each pair in the copy's table."""
+    return {(i, j): int(count) for (i, j), count in zip(copy.table.pairs.tolist(), copy.table.verified, strict=True)}
+
+
+def test_copies_are_made_once_and_their_faulty_images_differ_from_the_original_ones(tmp_path: Path) -> None:
     cache = Cache(tmp_path / "cache.sqlite")
     other = read_capture(write_transforms(tmp_path / "other", orbit(3)))
     tokenised = tokens_of(read_capture(write_transforms(tmp_path / "c", orbit(8))), cache=cache, progress=False)
     ready = training_capture(tokenised, cache, progress=False, donors=[other])
-    assert len(ready.worlds) == 1 + len(PLAN) and ready.worlds[0].faults == ()
-    kinds = [{fault.kind for fault in world.faults} for world in ready.worlds[1:]]
+    assert len(ready.copies) == 1 + len(PLAN) and ready.copies[0].faults == ()
+    kinds = [{fault.kind for fault in copy.faults} for copy in ready.copies[1:]]
     assert [found <= set(plan) and bool(found) for found, plan in zip(kinds, PLAN, strict=True)] == [True] * len(PLAN)
-    for world in ready.worlds:
-        changed = (world.embeddings != tokenised.raw.embeddings).any(axis=1)
-        assert set(np.flatnonzero(changed)) == {fault.frame for fault in world.faults}
-        assert len(world.bank) == 8
+    for copy in ready.copies:
+        changed = (copy.embeddings != tokenised.raw.embeddings).any(axis=1)
+        assert set(np.flatnonzero(changed)) >= {fault.frame for fault in copy.faults}
+        assert len(copy.table) == 8
     for path in (tmp_path / "c" / "images").iterdir():
         path.touch()  # known by content, so nothing is computed again
     again = training_capture(tokenised, cache, progress=False, donors=[other])
-    for one, same in zip(ready.worlds, again.worlds, strict=True):
+    for one, same in zip(ready.copies, again.copies, strict=True):
         assert np.array_equal(one.embeddings, same.embeddings) and one.faults == same.faults
-        np.testing.assert_array_equal(one.bank.row, same.bank.row)
-        np.testing.assert_array_equal(one.bank.sharper, same.bank.sharper)
-    alone = training_capture(tokenised, cache, progress=False)
-    assert not any(fault.kind == "foreign" for world in alone.worlds for fault in world.faults)
+        np.testing.assert_array_equal(one.table.pairs, same.table.pairs)
+        np.testing.assert_array_equal(one.table.blur_difference, same.table.blur_difference)
+        np.testing.assert_array_equal(one.table.frames.thumbnails, same.table.frames.thumbnails)
+        assert one.table.frames.intrinsics == same.table.frames.intrinsics
+    alone = training_capture(tokenised, cache, progress=False, copies=2)
+    assert len(alone.copies) == 3
+    assert not any(fault.kind == "foreign" for copy in alone.copies for fault in copy.faults)
 
 
-def test_matches_of_spoiled_pictures_are_those_of_the_spoiled_pictures(tmp_path: Path) -> None:
-    """A world's bank is what comparing the spoiled capture from scratch gives, up to the pairs left untried."""
-    cache = Cache(tmp_path / "cache.sqlite")
-    read = Capture(tmp_path, "corner", "transforms", tuple(frames_of(tmp_path, 8)))
-    clean = clean_world(read, np.zeros((8, 384)), cache, QUIET)
+@pytest.fixture(scope="module")
+def corner(tmp_path_factory: pytest.TempPathFactory) -> OriginalCapture:
+    """The textured corner as it came."""
+    folder = tmp_path_factory.mktemp("corner")
+    frames = frames_of(folder, 10)
+    read = Capture(folder, "corner", "transforms", tuple(frames))
+    c2w = in_own_unit(poses_of(frames))
+    return original_capture(read, embeddings_of(frames), c2w, Cache(folder / "cache.sqlite"), QUIET)
+
+
+def test_matches_of_corrupted_images_are_those_of_the_corrupted_images(corner: OriginalCapture) -> None:
+    """A copy's table is what comparing the corrupted capture from scratch gives, up to the pairs left untried."""
     rng = np.random.default_rng(4)
-    world = spoiled_world(clean, [], ("defocus", "exposure"), 0.3, rng, "efficientnet-lite0")
-    spoiled = {fault.frame for fault in world.faults}
-    assert 0 < len(spoiled) < 8
-    before, after = clean.world.bank, world.bank
-    for i in range(8):
-        for j in range(i + 1, 8):
-            same = before.verified[before.row[i, j]] == after.verified[after.row[i, j]]
-            assert same or i in spoiled or j in spoiled
-    for fault in world.faults:
-        i = fault.frame
-        j = next(k for k in (i + 1, i - 1, i + 2, i - 2) if 0 <= k < 8 and k not in spoiled)
-        row, sign = after.row[i, j], 1 if i < j else -1
-        if fault.kind == "defocus" and row > 0:
-            assert sign * after.sharper[row] < sign * before.sharper[before.row[i, j]] - 0.1
-        assert after.overall[i].tolist() != before.overall[i].tolist()
-    shuffled = rng.permutation(8)
-    turned = world.subset(shuffled)
-    for fault in turned.faults:
-        assert int(shuffled[fault.frame]) in spoiled
-    a, b = int(np.argmin(shuffled)), int(np.argmax(shuffled == 1))
-    assert turned.bank.verified[turned.bank.row[a, b]] == after.verified[after.row[0, 1]]
-    sign = 1.0 if a < b else -1.0
-    assert turned.bank.sharper[turned.bank.row[a, b]] == pytest.approx(sign * after.sharper[after.row[0, 1]])
+    copy = corrupted_copy(corner, [], ("defocus", "exposure"), 0.3, rng, "efficientnet-lite0")
+    faulty = {fault.frame for fault in copy.faults}
+    changed = set(np.flatnonzero((copy.embeddings != corner.copy.embeddings).any(axis=1)).tolist())
+    assert 0 < len(faulty) < 6 and faulty <= changed
+    before, after = verified(corner.copy), verified(copy)
+    for (i, j), count in after.items():
+        assert count == before.get((i, j)) or i in changed or j in changed
+    blur = copy.table.frames.statistics[:, 0] - corner.copy.table.frames.statistics[:, 0]
+    for fault in copy.faults:
+        if fault.kind == "defocus":
+            assert blur[fault.frame] > 0.2
+        assert (copy.table.frames.thumbnails[fault.frame] != corner.copy.table.frames.thumbnails[fault.frame]).any()
+    same = np.setdiff1d(np.arange(10), list(changed))
+    np.testing.assert_array_equal(copy.table.frames.statistics[same], corner.copy.table.frames.statistics[same])
+
+
+def test_faults_go_with_their_frames_into_a_part_of_a_copy(corner: OriginalCapture) -> None:
+    copy = corrupted_copy(corner, [], ("defocus",), 0.3, np.random.default_rng(4), "efficientnet-lite0")
+    order = np.random.default_rng(0).permutation(10)[:7]
+    part = copy.subset(order)
+    kept = {fault.frame for fault in copy.faults} & set(order.tolist())
+    assert {int(order[fault.frame]) for fault in part.faults} == kept
+    np.testing.assert_array_equal(part.embeddings, copy.embeddings[order])
+    there = verified(copy)
+    for (i, j), count in verified(part).items():
+        assert count == there[tuple(sorted((int(order[i]), int(order[j]))))]
+
+
+def test_some_good_frames_of_a_copy_are_changed_without_harm(corner: OriginalCapture) -> None:
+    """A little darker, softer or warmer, and still an example of a good frame."""
+    copies = [
+        corrupted_copy(corner, [], ("defocus",), 0.1, np.random.default_rng(seed), "efficientnet-lite0")
+        for seed in range(4)
+    ]
+    harmless = 0
+    for copy in copies:
+        changed = np.flatnonzero((copy.embeddings != corner.copy.embeddings).any(axis=1))
+        harmless += len(set(changed.tolist()) - {fault.frame for fault in copy.faults})
+    assert 0 < harmless < 20
+
+
+def test_without_any_fault_that_can_be_made_a_copy_may_be_the_original(corner: OriginalCapture) -> None:
+    copy = corrupted_copy(corner, [], ("foreign", "pose_10"), 0.3, np.random.default_rng(1), "efficientnet-lite0")
+    assert copy.faults == (), "no capture lends foreign frames, and poses are left to every step"
+
+
+def test_foreign_frames_come_from_the_donors(corner: OriginalCapture, tmp_path: Path) -> None:
+    donor = read_capture(write_transforms(tmp_path / "donor", orbit(6)))
+    copy = corrupted_copy(corner, [donor], ("foreign",), 0.3, np.random.default_rng(1), "efficientnet-lite0")
+    foreign = {fault.frame for fault in copy.faults}
+    assert foreign and {fault.kind for fault in copy.faults} == {"foreign"}
+    across = [count for pair, count in verified(copy).items() if len(foreign & set(pair)) == 1]
+    assert max(across, default=0) < 20, "it has nothing in common with the corner"
+
+
+def test_frames_that_are_faulty_as_they_came_are_labelled_in_every_variant() -> None:
+    plain = capture("a", 12)
+    natural = tuple("blur" if i == 3 else "pose" if i == 7 else None for i in range(12))
+    known = replace(plain, natural=natural)
+    for faulty in (False, True):
+        config = FaultConfig(kinds=("pose_10",), largest_share=0.0, moved_in_time=0.0)
+        spoiled = spoil(known.with_copy(0), [], config, np.random.default_rng(0), faulty=faulty)
+        assert np.flatnonzero(spoiled.replaced[:, IMAGE]).tolist() == [3]
+        assert 7 in np.flatnonzero(spoiled.replaced[:, POSE]) and spoiled.reason[3] == REASONS.index("blur")
+        assert spoiled.reason[7] == REASONS.index("pose") and spoiled.reason[0] in (IGNORED, REASONS.index("pose"))
+    part = known.subset(np.array([7, 0, 3]))
+    assert part.natural == ("pose", None, "blur") and len(part.copies) == len(plain.copies)
+    assert not plain.subset(np.array([1, 2])).natural
+    assert [len(known.with_copy(n).copies) for n in (0, 2)] == [1, 1] and known.with_copy(2).copies[0].faults
 
 
 def test_the_table_says_what_is_missing_and_what_stands_in(tmp_path: Path) -> None:
@@ -119,47 +192,95 @@ def test_the_table_says_what_is_missing_and_what_stands_in(tmp_path: Path) -> No
         "images/frame_4.jpg: no usable pose",
     )
     ready = training_capture(tokenised, cache, progress=False)
-    missing = np.isnan(ready.worlds[0].bank.overall).all(axis=1)
+    missing = np.isnan(ready.copies[0].table.frames.statistics).all(axis=1)
     assert missing.tolist() == [False, True, True, False, False, False]
-    assert not {fault.frame for world in ready.worlds for fault in world.faults} & {1, 2}
+    assert not {fault.frame for copy in ready.copies for fault in copy.faults} & {1, 2}
 
 
-def test_platt_recovers_the_probabilities_that_made_the_labels() -> None:
+def drawn_frames(calibration: Calibration, count: int = 60_000, seed: int = 0) -> tuple[np.ndarray, ...]:
+    """Logits of two judges, and labels drawn with the calibrated probability."""
+    rng = np.random.default_rng(seed)
+    logit, forest = rng.normal(-1, 2, count), rng.normal(-2, 2, count)
+    return logit, forest, rng.random(count) < calibration.probability(logit, forest)
+
+
+def test_calibration_recovers_the_weights_that_made_the_labels() -> None:
+    true = Calibration(0.7, 0.4, -1.0)
+    logit, forest, faulty = drawn_frames(true)
+    found = fit_calibration(logit, forest, faulty, faulty_share=float(faulty.mean()))
+    np.testing.assert_allclose(found, true, rtol=0.08)
+
+
+@pytest.mark.parametrize("share", [0.01, FAULTY_SHARE, 0.2])
+def test_calibrated_probabilities_have_the_rate_of_faults_in_use(share: float) -> None:
+    logit, forest, faulty = drawn_frames(Calibration(0.7, 0.4, -1.0))
+    found = fit_calibration(logit, forest, faulty, faulty_share=share)
+    weight = np.where(faulty, share / faulty.sum(), (1.0 - share) / (~faulty).sum())
+    assert (weight * found.probability(logit, forest)).sum() == pytest.approx(share, rel=0.03)
+    assert found.scale == pytest.approx(0.7, rel=0.1), "the rate changes the offset, not the weights"
+
+
+def test_calibration_stays_finite_where_the_classes_do_not_overlap_or_one_is_absent() -> None:
+    logit, nothing = np.array([-2.0, -1.0, 1.0, 2.0]), np.zeros(4)
+    found = fit_calibration(logit, nothing, logit > 0)
+    assert np.isfinite(found).all() and found.scale > 0 and found.forest >= 0
+    assert fit_calibration(logit, nothing, np.zeros(4, dtype=bool)) == (0.5, 0.5, 0.0)
+    assert fit_calibration(logit, nothing, np.ones(4, dtype=bool)) == (0.5, 0.5, 0.0)
+    assert np.isfinite(found.probability(np.array([-1e9, 1e9]), np.zeros(2))).all()
+
+
+def test_a_judge_that_is_wrong_has_no_weight() -> None:
+    logit, forest, faulty = drawn_frames(Calibration(0.7, 0.4, -1.0))
+    found = fit_calibration(logit, -forest, faulty)
+    assert found.forest == pytest.approx(0.0, abs=1e-6) and found.scale > 0.5
+    assert fit_calibration(-logit, forest, faulty).scale == pytest.approx(1e-3)
+
+
+def brute_bound(probability: np.ndarray, capture: np.ndarray, most: float, threshold: float) -> float:
+    """The bound of conformal risk control, capture by capture."""
+    names = sorted(set(capture.tolist()))
+    losses = [min(float(np.mean(probability[capture == name] >= threshold)), most) for name in names]
+    return (sum(losses) + most) / (len(names) + 1)
+
+
+@given(st.integers(0, 10_000), st.sampled_from([0.05, 0.1, 0.3]), st.sampled_from([0.01, 0.02, 0.05]))
+def test_the_threshold_is_the_smallest_that_keeps_the_bound(seed: int, most: float, lost: float) -> None:
+    rng = np.random.default_rng(seed)
+    capture = rng.integers(0, 40, 400)
+    probability = rng.beta(1, 6, 400)
+    found = control_risk(probability, capture, most, lost)
+    assert 0.05 <= found.threshold <= 0.95
+    assert found.bound == pytest.approx(brute_bound(probability, capture, most, found.threshold))
+    if found.threshold < 0.95:
+        assert found.bound <= lost
+    lower = [float(p) for p in np.linspace(0.05, found.threshold, 30) if p < found.threshold - 2e-6]
+    assert all(brute_bound(probability, capture, most, threshold) > lost for threshold in lower)
+
+
+def test_less_that_may_be_lost_asks_for_a_higher_threshold() -> None:
     rng = np.random.default_rng(0)
-    logits = rng.normal(0, 3, 40_000)
-    faulty = rng.random(40_000) < probabilities(logits, 0.7, -1.0)
-    scale, offset, _ = platt_with_strangers(logits, np.zeros_like(logits), faulty)
-    assert scale == pytest.approx(0.7, rel=0.05) and offset == pytest.approx(-1.0, rel=0.05)
+    capture, probability = np.repeat(np.arange(60), 30), rng.beta(1, 6, 1800)
+    thresholds = [control_risk(probability, capture, 0.1, lost).threshold for lost in (0.05, 0.02, 0.01, 0.001)]
+    assert (np.diff(thresholds) >= 0).all() and thresholds[0] < thresholds[-2]
+    assert thresholds[-1] == 0.95, "with sixty captures nothing below a tenth over sixty-one can be shown"
 
 
-def test_platt_stays_finite_where_the_classes_do_not_overlap_or_one_is_absent() -> None:
-    logits = np.array([-2.0, -1.0, 1.0, 2.0])
-    nothing = np.zeros(4)
-    scale, offset, _ = platt_with_strangers(logits, nothing, logits > 0)
-    assert np.isfinite([scale, offset]).all() and scale > 0
-    assert platt_with_strangers(logits, nothing, np.zeros(4, dtype=bool)) == (1.0, 0.0, 0.0)
-    assert platt_with_strangers(-logits, nothing, logits > 0)[0] > 0
-
-
-def test_strangeness_counts_as_much_as_it_tells() -> None:
+def test_a_capture_counts_as_one_draw_however_long_it_is() -> None:
     rng = np.random.default_rng(1)
-    logits, strange = rng.normal(0, 3, 40_000), np.maximum(rng.normal(-0.1, 0.2, 40_000), 0.0)
-    faulty = rng.random(40_000) < probabilities(0.7 * logits + 8.0 * strange, 1.0, -1.0)
-    found = platt_with_strangers(logits, strange, faulty)
-    assert found == pytest.approx((0.7, -1.0, 8.0), rel=0.1)
-    told_nothing = rng.random(40_000) < probabilities(0.7 * logits - 5.0 * strange, 1.0, -1.0)
-    assert platt_with_strangers(logits, strange, told_nothing)[2] == 0.0, "strange frames are never the better ones"
-    assert platt_with_strangers(logits, strange, np.zeros(40_000, dtype=bool)) == (1.0, 0.0, 0.0)
-    given = platt_with_strangers(logits, strange, faulty, stranger=30.0)
-    assert given[2] == 30.0 and given[1] < found[1], "the others are fitted beside the weight that is given"
+    capture, probability = np.repeat(np.arange(50), 20), rng.beta(1, 6, 1000)
+    once = control_risk(probability, capture, 0.1, 0.02)
+    longer = (
+        np.concatenate([capture, np.tile(capture[:20], 99)]),
+        np.concatenate([probability, np.tile(probability[:20], 99)]),
+    )
+    assert control_risk(longer[1], longer[0], 0.1, 0.02) == pytest.approx(once)
+    renamed = control_risk(probability, 1000 - 7 * capture, 0.1, 0.02)
+    assert renamed == pytest.approx(once)
 
 
-def test_the_threshold_costs_one_clean_frame_in_a_hundred() -> None:
-    clean = np.linspace(0.0, 0.45, 1001)
-    limit = threshold(clean)
-    assert (clean >= limit).mean() <= 0.01
-    assert 0.44 < limit < 0.45
-    assert threshold(np.full(10, 0.1)) == 0.2 and threshold(np.full(10, 1.0)) == 0.5 and threshold(np.zeros(0)) == 0.5
+def test_without_captures_the_bound_is_all_that_may_be_dropped() -> None:
+    found = control_risk(np.zeros(0), np.zeros(0, dtype=int), 0.3)
+    assert found == (0.95, 0.3)
 
 
 def test_held_out_scores_belong_to_frames_that_count() -> None:
@@ -167,10 +288,11 @@ def test_held_out_scores_belong_to_frames_that_count() -> None:
     torch.manual_seed(0)
     model = fresh_model(captures, SMALL)
     config = DatasetConfig(longest=12, batch_tokens=48)
-    seen = held_out_frames(model, captures, config, 0, 3)
-    assert seen.logit.shape == seen.faulty.shape == seen.strange.shape and np.isfinite(seen.logit).all()
-    assert 0 < seen.faulty.mean() < 0.5
-    assert np.array_equal(seen.logit, held_out_frames(model, captures, config, 0, 3).logit)
+    found = held_out_frames(model, captures, config, 0, 3)
+    assert found.logit.shape == found.faulty.shape == found.forest_logit.shape and np.isfinite(found.logit).all()
+    assert 0 < found.faulty.mean() < 0.5
+    np.testing.assert_array_equal(found.forest_logit, found.logit)  # there is no forest
+    assert np.array_equal(found.logit, held_out_frames(model, captures, config, 0, 3).logit)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mtcm_nerfstudio.capture.faults import FAULT_KINDS, POSE_FAULTS, REASON_OF, FaultKind
 from mtcm_nerfstudio.consistency.losses import IGNORED
 from mtcm_nerfstudio.consistency.training.capture import TrainingCapture
-from mtcm_nerfstudio.consistency.training.faults import IMAGE, POSE, TIME, FaultConfig, draw_world, move_in_time, spoil
+from mtcm_nerfstudio.consistency.training.faults import IMAGE, POSE, TIME, FaultConfig, draw_copy, move_in_time, spoil
 from mtcm_nerfstudio.consistency.transformer_dataset import (
     DatasetConfig,
     draw_masks,
@@ -64,15 +64,15 @@ def test_padding_marks_real_frames_and_fits_the_budget() -> None:
         assert batch.tokens.shape[0] * batch.tokens.shape[1] <= CONFIG.batch_tokens
 
 
-def world_of(capture: TrainingCapture, kind: FaultKind) -> int:
-    """The world in which images have a fault of this kind; the first, as it came, for faults of poses."""
-    return next((n for n, world in enumerate(capture.worlds) if kind in {f.kind for f in world.faults}), 0)
+def copy_of(capture: TrainingCapture, kind: FaultKind) -> int:
+    """The copy in which images have a fault of this kind; the first, as it came, for faults of poses."""
+    return next((n for n, copy in enumerate(capture.copies) if kind in {f.kind for f in copy.faults}), 0)
 
 
 @pytest.mark.parametrize("kind", FAULT_KINDS)
 def test_labels_say_what_was_done(kind: FaultKind) -> None:
     config = FaultConfig(largest_share=0.4, kinds=(kind,), pose_share=1.0, moved_in_time=0.0)
-    real = CAPTURES[0].in_world(world_of(CAPTURES[0], kind))
+    real = CAPTURES[0].with_copy(copy_of(CAPTURES[0], kind))
     any_changed = False
     for seed in range(8):
         spoiled = spoil(real, CAPTURES[1:], config, np.random.default_rng(seed))
@@ -88,9 +88,9 @@ def test_labels_say_what_was_done(kind: FaultKind) -> None:
     assert any_changed
 
 
-def test_poses_are_made_wrong_in_worlds_with_spoiled_images_too() -> None:
+def test_poses_are_made_wrong_in_copies_with_corrupted_images_too() -> None:
     config = FaultConfig(largest_share=0.4, pose_share=1.0, moved_in_time=0.0)
-    real = CAPTURES[0].in_world(world_of(CAPTURES[0], "defocus"))
+    real = CAPTURES[0].with_copy(copy_of(CAPTURES[0], "defocus"))
     drawn = [spoil(real, [], config, np.random.default_rng(seed)) for seed in range(6)]
     assert any(spoiled.replaced[:, POSE].any() for spoiled in drawn)
     assert all(spoiled.replaced[:, IMAGE].any() for spoiled in drawn)
@@ -99,9 +99,9 @@ def test_poses_are_made_wrong_in_worlds_with_spoiled_images_too() -> None:
         assert set(spoiled.reason[both]) <= {REASONS.index("blur")}
 
 
-def test_foreign_embeddings_come_from_the_others_where_there_are_no_worlds() -> None:
+def test_foreign_embeddings_come_from_the_others_where_there_are_no_copies() -> None:
     config = FaultConfig(kinds=("foreign",), moved_in_time=0.0)
-    lone = replace(CAPTURES[0], worlds=())
+    lone = replace(CAPTURES[0], copies=())
     spoiled = spoil(lone, CAPTURES[1:], config, np.random.default_rng(1))
     lent = np.concatenate([other.raw.embeddings for other in CAPTURES[1:]])
     assert spoiled.replaced[:, IMAGE].any()
@@ -110,29 +110,29 @@ def test_foreign_embeddings_come_from_the_others_where_there_are_no_worlds() -> 
     assert not spoil(lone, [], config, np.random.default_rng(1)).replaced.any()
 
 
-def test_some_variants_are_clean_and_most_are_in_a_world_with_spoiled_images() -> None:
-    drawn = [draw_world(CAPTURES[0], FaultConfig(), np.random.default_rng(seed)) for seed in range(200)]
+def test_some_variants_are_clean_and_most_are_of_a_copy_with_corrupted_images() -> None:
+    drawn = [draw_copy(CAPTURES[0], FaultConfig(), np.random.default_rng(seed)) for seed in range(200)]
     assert 0.1 < 1 - np.mean([faulty for _, faulty in drawn]) < 0.3
     assert 0.4 < np.mean([number > 0 for number, _ in drawn]) < 0.8
-    only = [draw_world(CAPTURES[0], FaultConfig(kinds=("exposure",)), np.random.default_rng(s))[0] for s in range(50)]
-    assert set(only) <= {0, world_of(CAPTURES[0], "exposure")}
+    only = [draw_copy(CAPTURES[0], FaultConfig(kinds=("exposure",)), np.random.default_rng(s))[0] for s in range(50)]
+    assert set(only) <= {0, copy_of(CAPTURES[0], "exposure")}
     assert not spoil(CAPTURES[0], [], FaultConfig(), np.random.default_rng(0), faulty=False).replaced.any()
 
 
 def test_evidence_is_that_of_the_poses_as_they_are_claimed() -> None:
     config = FaultConfig(largest_share=0.2, kinds=("pose_10",), pose_share=1.0, moved_in_time=0.0)
-    spoiled = spoil(CAPTURES[0].in_world(0), [], config, np.random.default_rng(2))
+    spoiled = spoil(CAPTURES[0].with_copy(0), [], config, np.random.default_rng(2))
     wrong = spoiled.replaced[:, POSE]
     evidence = evidence_of(spoiled.capture, assemble_tokens(spoiled.capture.raw))
     assert evidence is not None and wrong.any()
-    assert evidence.number("trust")[wrong].max() < evidence.number("trust")[~wrong].min()
+    assert evidence.number("support")[wrong].max() < evidence.number("support")[~wrong].min()
     mirror = replace(spoiled.capture.raw, c2w=mirrored(spoiled.capture.raw.c2w))
-    worlds = tuple(replace(world, bank=world.bank.mirrored()) for world in spoiled.capture.worlds)
-    turned = replace(spoiled.capture, raw=mirror, worlds=worlds)
+    copies = tuple(replace(copy, table=copy.table.mirrored()) for copy in spoiled.capture.copies)
+    turned = replace(spoiled.capture, raw=mirror, copies=copies)
     again = evidence_of(turned, assemble_tokens(turned.raw))
     assert again is not None
     np.testing.assert_allclose(again.frames, evidence.frames, atol=1e-5)
-    assert evidence_of(replace(spoiled.capture, worlds=()), assemble_tokens(spoiled.capture.raw)) is None
+    assert evidence_of(replace(spoiled.capture, copies=()), assemble_tokens(spoiled.capture.raw)) is None
 
 
 def test_frames_moved_in_time_keep_the_times_in_order() -> None:

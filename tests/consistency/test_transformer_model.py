@@ -15,7 +15,8 @@ from mtcm_nerfstudio.consistency.transformer_model import (
     ModelOutput,
     last_true,
 )
-from mtcm_nerfstudio.tokens.evidence.assess import FRAME_NUMBERS, PAIR_NUMBERS, Evidence
+from mtcm_nerfstudio.evidence.numbers import FRAME_NUMBERS, PAIR_NUMBERS, Evidence
+from mtcm_nerfstudio.evidence.pair_table import CELLS
 from mtcm_nerfstudio.tokens.tokens import PART_OF_ENTRY, POSE
 
 
@@ -251,7 +252,8 @@ def test_evidence_bends_attention_alike_in_both_kernels(model: ConsistencyTransf
 def test_evidence_input_pads_and_sees_each_pair_from_both_ends() -> None:
     rng = np.random.default_rng(0)
     pairs = np.array([[0, 1], [1, 2]])
-    one = Evidence(rng.normal(size=(3, len(FRAME_NUMBERS))), pairs, rng.normal(size=(2, 2, len(PAIR_NUMBERS))))
+    of_pairs = rng.normal(size=(2, 2, len(PAIR_NUMBERS)))
+    one = Evidence(rng.normal(size=(3, len(FRAME_NUMBERS))), pairs, of_pairs, np.zeros((3, CELLS)))
     batch = evidence_input([one, None], length=5)
     assert batch is not None and batch.frames.shape[:2] == (2, 5)
     assert batch.known.sum() == 3 and batch.compared.sum() == 4

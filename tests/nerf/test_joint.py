@@ -125,10 +125,12 @@ def test_the_loss_of_an_image_is_weighted_and_noted():
 def small_joint(**changes) -> JointTransformer:
     torch.manual_seed(0)
     settings = JointSettings(start=2, every=2, **changes)
-    model = ConsistencyTransformer(ModelConfig(d_model=32, layers=1, heads=2, feed_forward=32)).eval()
+    # There is no evidence here; without fixed sizes the random weights would change with every new number of it.
+    sizes = ModelConfig(d_model=32, layers=1, heads=2, feed_forward=32, frame_numbers=92, pair_numbers=17)
+    model = ConsistencyTransformer(sizes).eval()
     joint = JointTransformer(model, CheckpointCard("small", "efficientnet-lite0", "1"), FRAMES, settings)
     places = torch.stack([torch.arange(5), torch.arange(2, 7)])
-    joint.begin(Reading(torch.randn(2, 5, 394), torch.ones(2, 5, 5, dtype=torch.bool), places, None, torch.zeros(2, 5)))
+    joint.begin(Reading(torch.randn(2, 5, 394), torch.ones(2, 5, 5, dtype=torch.bool), places, None))
     return joint
 
 

@@ -11,14 +11,13 @@ from tiny_capture import look_at
 from mtcm_nerfstudio.capture.capture import Intrinsics
 from mtcm_nerfstudio.capture.faults import faulted_poses, plan_faults, spread, turned_and_shifted
 from mtcm_nerfstudio.capture.poses import rotation_angle_degrees
-from mtcm_nerfstudio.tokens.evidence.bank import NO_FEATURES
-from mtcm_nerfstudio.tokens.evidence.collect import Matched, Seen, bank_of
-from mtcm_nerfstudio.tokens.evidence.features import LocalFeatures
-from mtcm_nerfstudio.tokens.evidence.matches import PairMatches
+from mtcm_nerfstudio.evidence.collect import FrameFeatures, MatchedCapture, table_of
+from mtcm_nerfstudio.evidence.keypoints import NO_KEYPOINTS, FrameKeypoints
+from mtcm_nerfstudio.evidence.matching import PairMatches
 from mtcm_nerfstudio.verdicts.repair import repair_poses
 
 COUNT = 24
-LENS = Intrinsics("PINHOLE", 1000, 800, 900.0, 900.0, 500.0, 400.0)
+CAMERA = Intrinsics("PINHOLE", 1000, 800, 900.0, 900.0, 500.0, 400.0)
 NOISE_PX, WRONG_SHARE = 0.4, 0.08
 
 
@@ -29,39 +28,37 @@ def ring() -> np.ndarray:
     return np.array([look_at(place, np.zeros(3)) for place in places])
 
 
-def features_at(points: np.ndarray) -> LocalFeatures:
-    rest = np.zeros(len(points), dtype=np.float32)
+def keypoints_at(points: np.ndarray) -> FrameKeypoints:
     return replace(
-        NO_FEATURES,
+        NO_KEYPOINTS,
         points=points.astype(np.float32),
         descriptors=np.zeros((len(points), 128), dtype=np.uint8),
-        sharpness=rest,
-        brightness=rest,
-        overall=np.zeros(6, dtype=np.float32),
+        log_blur=np.zeros((len(points), 2), dtype=np.float32),
+        log_light=np.zeros(len(points), dtype=np.float32),
         width=1000.0,
         height=800.0,
     )
 
 
-def matched(reach: int = 4, seed: int = 0, lenses: dict[int, Intrinsics | None] | None = None) -> Matched:
+def matched(reach: int = 4, seed: int = 0, cameras: dict[int, Intrinsics | None] | None = None) -> MatchedCapture:
     """What the frames of the ring would have in common: points of the near side, with noise, some of them mismatched.
 
     Args:
         reach: how far apart on the ring frames are compared.
         seed: of points, noise and mismatches.
-        lenses: other lenses than ``LENS``.
+        cameras: other intrinsics than ``CAMERA``, by frame.
     """
     rng = np.random.default_rng(seed)
     ball = rng.standard_normal((700, 3))
     ball /= np.linalg.norm(ball, axis=1)[:, None] * rng.uniform(1.0, 1.3, (700, 1))
-    orders, seen = [], []
+    orders, features = [], []
     for i, c2w in enumerate(ring()):
         towards = c2w[:3, 3] / np.linalg.norm(c2w[:3, 3])
         order = rng.permutation(np.flatnonzero(ball @ towards > 0.25))
         local = (ball[order] - c2w[:3, 3]) @ c2w[:3, :3] * [1.0, -1.0, -1.0]
         pixels = 900.0 * local[:, :2] / local[:, 2:] + [500.0, 400.0] + rng.normal(0.0, NOISE_PX, (len(order), 2))
         orders.append(order)
-        seen.append(Seen(features_at(pixels), LENS if lenses is None else lenses.get(i, LENS), ""))
+        features.append(FrameFeatures(keypoints_at(pixels), CAMERA if cameras is None else cameras.get(i, CAMERA), ""))
     pairs = {}
     for i in range(COUNT):
         for j in range(i + 1, COUNT):
@@ -70,11 +67,11 @@ def matched(reach: int = 4, seed: int = 0, lenses: dict[int, Intrinsics | None] 
                 wrong = rng.random(len(a)) < WRONG_SHARE
                 b[wrong] = rng.permutation(b[wrong])
                 pairs[i, j] = PairMatches(np.stack([a, b], axis=1).astype(np.int16), len(a))
-    return with_matches(seen, pairs)
+    return with_matches(features, pairs)
 
 
-def with_matches(seen, pairs) -> Matched:
-    return Matched(bank_of(seen, np.zeros((COUNT, COUNT)), pairs), tuple(seen), pairs)
+def with_matches(features, pairs) -> MatchedCapture:
+    return MatchedCapture(table_of(features, pairs), tuple(features), pairs)
 
 
 def marked(frames) -> np.ndarray:
@@ -89,7 +86,7 @@ def moved(frames, degrees: float = 8.0, shift: float = 0.3, seed: int = 1) -> np
     return c2w
 
 
-def repaired(found: Matched, c2w: np.ndarray, frames) -> dict[int, np.ndarray]:
+def repaired(found: MatchedCapture, c2w: np.ndarray, frames) -> dict[int, np.ndarray]:
     suspects = marked(frames)
     return repair_poses(found, c2w, suspects, ~suspects)
 
@@ -106,7 +103,7 @@ def assert_right(poses: dict[int, np.ndarray], frames, degrees: float = 0.15, sh
 
 
 @pytest.fixture(scope="module")
-def found() -> Matched:
+def found() -> MatchedCapture:
     return matched()
 
 
@@ -166,7 +163,7 @@ def test_points_are_linked_through_trusted_frames(found):
     left, right = found.matches[5, 6].indices, found.matches[6, 7].indices
     pairs[5, 6] = PairMatches(left[left[:, 1] % 2 == 0], len(left))
     pairs[6, 7] = PairMatches(right[right[:, 0] % 2 == 1], len(right))
-    assert_right(repaired(with_matches(found.seen, pairs), moved([6]), [6]), [6], degrees=0.4, share=0.01)
+    assert_right(repaired(with_matches(found.features, pairs), moved([6]), [6]), [6], degrees=0.4, share=0.01)
 
 
 def test_nothing_is_made_of_matches_that_mean_nothing(found):
@@ -176,33 +173,33 @@ def test_nothing_is_made_of_matches_that_mean_nothing(found):
         if 6 in (i, j):
             shuffled = np.stack([pair.indices[:, 0], rng.permutation(pair.indices[:, 1])], axis=1)
             pairs[i, j] = PairMatches(shuffled, pair.tentative)
-    assert repaired(with_matches(found.seen, pairs), moved([6]), [6]) == {}
+    assert repaired(with_matches(found.features, pairs), moved([6]), [6]) == {}
 
 
 def test_a_frame_that_only_half_agrees_stays(found):
     """Whatever is wrong with two fifths of its image, it is not the pose."""
-    seen = list(found.seen)
-    points = seen[6].features.points.copy()
+    features = list(found.features)
+    points = features[6].keypoints.points.copy()
     points[::5], points[1::5] = points[::5][::-1], points[1::5][::-1]
-    seen[6] = replace(seen[6], features=features_at(points))
-    assert repaired(with_matches(seen, found.matches), moved([6]), [6]) == {}
+    features[6] = replace(features[6], keypoints=keypoints_at(points))
+    assert repaired(with_matches(features, found.matches), moved([6]), [6]) == {}
 
 
 def test_a_mirrored_photo_stays(found):
     """It has as many matches with the others as it ever had, and no pose from which it could have been taken."""
-    seen = list(found.seen)
-    points = seen[6].features.points * [-1.0, 1.0] + [1000.0, 0.0]
-    seen[6] = replace(seen[6], features=features_at(points))
-    assert repaired(with_matches(seen, found.matches), moved([6]), [6]) == {}
+    features = list(found.features)
+    points = features[6].keypoints.points * [-1.0, 1.0] + [1000.0, 0.0]
+    features[6] = replace(features[6], keypoints=keypoints_at(points))
+    assert repaired(with_matches(features, found.matches), moved([6]), [6]) == {}
 
 
 def test_one_witness_is_not_enough(found):
     pairs = {pair: match for pair, match in found.matches.items() if 6 not in pair or pair == (5, 6)}
-    assert repaired(with_matches(found.seen, pairs), moved([6]), [6]) == {}
+    assert repaired(with_matches(found.features, pairs), moved([6]), [6]) == {}
 
 
-def test_frames_without_pose_or_lens_are_left_alone():
-    without = matched(lenses={6: None, 8: None, 20: replace(LENS, camera_model="EQUIRECTANGULAR")})
+def test_frames_without_pose_or_intrinsics_are_left_alone():
+    without = matched(cameras={6: None, 8: None, 20: replace(CAMERA, camera_model="DIVISION")})
     c2w = moved([6, 7, 13])
     c2w[[13, 14]] = np.nan
     assert_right(repaired(without, c2w, [6, 7, 13, 20]), [7])
@@ -214,14 +211,14 @@ def test_without_suspects_or_trusted_frames_there_is_nothing_to_do(found):
     assert repair_poses(found, ring(), every, none) == {}
     assert repair_poses(found, ring(), every, every) == {}
     assert repair_poses(found, np.full((COUNT, 4, 4), np.nan), marked([1]), ~marked([1])) == {}
-    assert repaired(with_matches(found.seen, {}), moved([6]), [6]) == {}
+    assert repaired(with_matches(found.features, {}), moved([6]), [6]) == {}
 
 
 def test_a_frame_without_an_image_does_no_harm(found):
-    seen = list(found.seen)
-    seen[3] = Seen(NO_FEATURES, None, "")
+    features = list(found.features)
+    features[3] = FrameFeatures(NO_KEYPOINTS, None, "")
     pairs = {pair: match for pair, match in found.matches.items() if 3 not in pair}
-    assert_right(repaired(with_matches(seen, pairs), moved([4, 3]), [3, 4]), [4])
+    assert_right(repaired(with_matches(features, pairs), moved([4, 3]), [3, 4]), [4])
 
 
 def test_the_same_comes_out_every_time(found):
@@ -255,7 +252,7 @@ def test_the_order_of_the_frames_changes_nothing(found):
     last = COUNT - 1
     turned = {(last - j, last - i): PairMatches(m.indices[:, ::-1], m.tentative) for (i, j), m in found.matches.items()}
     here = repaired(found, c2w, frames)
-    there = repaired(with_matches(found.seen[::-1], turned), c2w[::-1].copy(), [last - i for i in frames])
+    there = repaired(with_matches(found.features[::-1], turned), c2w[::-1].copy(), [last - i for i in frames])
     assert sorted(last - i for i in there) == frames
     for i in frames:
         np.testing.assert_allclose(there[last - i], here[i], atol=2e-3)

@@ -9,7 +9,8 @@ from tiny_capture import names, orbit
 
 from mtcm_nerfstudio.capture.capture import Capture
 from mtcm_nerfstudio.consistency.score import MODEL_REASONS, Scores
-from mtcm_nerfstudio.tokens.evidence.assess import FRAME_NUMBERS, PAIR_NUMBERS, Evidence
+from mtcm_nerfstudio.evidence.numbers import FRAME_NUMBERS, PAIR_NUMBERS, Evidence
+from mtcm_nerfstudio.evidence.pair_table import CELLS
 from mtcm_nerfstudio.tokens.tokenise import TokenisedCapture
 from mtcm_nerfstudio.tokens.tokens import RawFeatures, assemble_tokens
 from mtcm_nerfstudio.verdicts.neighbours import compare_neighbours
@@ -112,21 +113,22 @@ def evidence_with(about: dict[tuple[int, int], dict[str, float]]) -> Evidence:
     for row, pair in enumerate(sorted(about)):
         for name, value in about[pair].items():
             numbers[row, :, PAIR_NUMBERS.index(name)] = value
-    return Evidence(np.zeros((20, len(FRAME_NUMBERS))), pairs, numbers)
+    return Evidence(np.zeros((20, len(FRAME_NUMBERS))), pairs, numbers, np.zeros((20, CELLS)))
 
 
 @pytest.mark.parametrize(
     ("reason", "telling"),
     [
-        ("pose", {"matches": 1.0, "tested": 1.0, "obeys": 0.0, "trust of partner": 1.0}),
-        ("blur", {"sharper": -1.0, "verified": 1.0}),
-        ("exposure", {"brighter": -0.7, "trust of partner": 1.0}),
-        ("occlusion", {"matches": 1.5, "trust of partner": 1.0}),
+        ("pose", {"matches": 1.0, "tested": 1.0, "inlier ratio": 0.0, "support of partner": 1.0}),
+        ("blur", {"blur difference": 1.0, "verified": 1.0}),
+        ("exposure", {"light difference": -0.7, "support of partner": 1.0}),
+        ("occlusion", {"matches": 1.5, "support of partner": 1.0}),
         ("foreign", {"verified": 0.0, "angle": 0.05}),
     ],
 )
 def test_the_frame_most_at_odds_is_the_one_that_shows_the_fault_best(reason, telling):
-    harmless = {"matches": 0.9, "tested": 1.0, "obeys": 1.0, "verified": 1.0, "trust of partner": 1.0, "angle": 0.3}
+    harmless = {"matches": 0.9, "tested": 1.0, "inlier ratio": 1.0, "verified": 1.0}
+    harmless |= {"support of partner": 1.0, "angle": 0.3}
     evidence = evidence_with({(4, 11): telling, (3, 4): harmless, (4, 5): harmless, (0, 1): telling})
     inconsistency = np.full(20, 0.1)
     inconsistency[4] = 0.9

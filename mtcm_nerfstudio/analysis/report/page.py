@@ -20,12 +20,14 @@ FILE_NAME = "report.html"
 _MOST_PICTURES = 1000
 """Frames with a picture; of more, those with the highest inconsistency."""
 _EVIDENCE = {
+    "blur_px": "edge width, pixels",
+    "relative_sharpness": "sharpness, of the sharpest views",
+    "exposure_stops": "exposure, stops above the usual",
     "matches_that_obey_pose": "matches that obey the pose",
     "most_verified_matches": "most verified matches",
     "turn_that_would_help_degrees": "turn that would help, degrees",
-    "log_sharpness_over_partners": "sharpness beside partners, log",
-    "log_brightness_over_partners": "brightness beside partners, log",
-    "share_not_seen_as_by_partners": "share not seen as by partners",
+    "trust_of_pose": "support in the pair graph",
+    "share_not_seen_as_by_partners": "share of the picture that is hidden or changed",
 }
 
 

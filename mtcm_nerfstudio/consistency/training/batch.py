@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mtcm_nerfstudio.consistency.evidence import EvidenceInput, evidence_input
 from mtcm_nerfstudio.consistency.losses import IGNORED
-from mtcm_nerfstudio.tokens.evidence.assess import Evidence
+from mtcm_nerfstudio.evidence.numbers import Evidence
 
 
 @dataclass(frozen=True, eq=False)

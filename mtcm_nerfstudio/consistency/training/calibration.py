@@ -1,38 +1,51 @@
-"""From logits to probabilities, and the threshold above which a frame is dropped."""
+"""From the two judges' logits to a probability, and the threshold above which a frame is dropped."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy.optimize import minimize
 
 from mtcm_nerfstudio.consistency.training.batch import collate
 from mtcm_nerfstudio.consistency.training.capture import TrainingCapture
 from mtcm_nerfstudio.consistency.transformer_dataset import DatasetConfig, draw_examples
 from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer
-from mtcm_nerfstudio.tokens.strangeness import strangeness
-from mtcm_nerfstudio.tokens.tokens import EMBEDDING
 
-CLEAN_FRAMES_LOST = 0.01
-"""Share of clean frames that the threshold may cost."""
+GOOD_FRAMES_LOST = 0.005
+"""Share of the good frames of a capture that the threshold may cost, on average over captures."""
+FAULTY_SHARE = 0.03
+"""Share of faulty frames in captures as people take them: about that of the captures with labels in
+``data/captures.json``. Probabilities are calibrated at this rate."""
 
 _SMALLEST_SCALE = 1e-3
-_LOWEST, _HIGHEST = 0.2, 0.5
-"""Bounds of the threshold: what is more likely wrong than right goes, since a capture or two with good frames at the
-edge are no reason to leave faults in all others, and what is hardly in doubt stays."""
-_HEAVIEST = 60.0
-"""Bound of the weight of strangeness: a tenth of it is then worth a logit of six."""
+_LOWEST, _HIGHEST = 0.05, 0.95
+"""Bounds of the threshold."""
+
+
+class Calibration(NamedTuple):
+    """p = sigmoid(scale · transformer's logit + forest · forest's logit + offset)."""
+
+    scale: float
+    forest: float
+    offset: float
+
+    def probability(
+        self, logit: Float[np.ndarray, " frame"], forest_logit: Float[np.ndarray, " frame"]
+    ) -> Float[np.ndarray, " frame"]:
+        """Return the calibrated probability that each frame is faulty."""
+        total = self.scale * logit + self.forest * forest_logit + self.offset
+        return 1.0 / (1.0 + np.exp(-np.clip(total, -60.0, 60.0)))
 
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """What is said of frames in variants that training never drew, and what is true of them; one row a frame."""
+    """Logits of frames in variants that training never drew, and what is true of them; one row a frame."""
 
     logit: Float[np.ndarray, " frame"]
-    strange: Float[np.ndarray, " frame"]
-    """See ``tokens.strangeness``."""
+    forest_logit: Float[np.ndarray, " frame"]
     faulty: Bool[np.ndarray, " frame"]
 
 
@@ -47,59 +60,87 @@ def held_out_frames(
         name, examples = draw_examples(captures, config, seed, step, "calibration")
         batch = collate(name, examples).to(next(model.parameters()).device)
         output = model(batch.tokens, batch.present, batch.padding, torch.zeros_like(batch.masked), batch.evidence)
-        for i, example in enumerate(examples):
-            counts = batch.verdict_counts[i].cpu().numpy()[: len(example)]
-            logit = output.inconsistency_logit[i].double().cpu().numpy()[: len(example)]
-            faulty = batch.inconsistent[i].cpu().numpy()[: len(example)]
-            embeddings = np.where(example.present[:, :1], example.tokens[:, EMBEDDING], np.nan)
-            strange = strangeness(embeddings, example.evidence)
-            parts.append(HeldOut(logit[counts], strange[counts], faulty[counts]))
+        counts = batch.verdict_counts.cpu().numpy()
+        arrays = (output.inconsistency_logit, output.forest_logit, batch.inconsistent)
+        logit, forest_logit, faulty = (array.cpu().numpy()[counts] for array in arrays)
+        parts.append(HeldOut(logit.astype(np.float64), forest_logit.astype(np.float64), faulty))
     return HeldOut(*(np.concatenate([getattr(part, one.name) for part in parts]) for one in fields(HeldOut)))
 
 
-def platt_with_strangers(
-    logits: Float[np.ndarray, " frame"],
-    strange: Float[np.ndarray, " frame"],
+def fit_calibration(
+    logit: Float[np.ndarray, " frame"],
+    forest_logit: Float[np.ndarray, " frame"],
     faulty: Bool[np.ndarray, " frame"],
-    stranger: float | None = None,
-) -> tuple[float, float, float]:
-    """Fit p = sigmoid(scale · logit + offset + stranger · strange), stranger ≥ 0, by maximum likelihood.
+    faulty_share: float = FAULTY_SHARE,
+) -> Calibration:
+    """Fit the weights of the two judges by maximum likelihood, at a given rate of faults (after Platt, 1999).
 
-    Platt's smoothed targets (1999) keep the fit finite where the classes do not overlap. Where one class is absent
-    there is nothing to fit: scale 1 and offset 0.
+    Platt's smoothed targets keep the fit finite where the classes do not overlap; frames are weighted so that faulty
+    ones have the share that they have in use. Where one class is absent there is nothing to fit: both count half.
 
     Args:
-        logits: the transformer's.
-        strange: see ``tokens.strangeness``.
+        logit: the transformer's.
+        forest_logit: the forest's.
         faulty: what is true.
-        stranger: the weight of strangeness, where it is not to be fitted.
-
-    Returns:
-        scale, offset and stranger (0 where it is neither given nor fitted).
+        faulty_share: rate of faulty frames in use, in (0, 1).
     """
     positive, negative = int(faulty.sum()), int((~faulty).sum())
     if not positive or not negative:
-        return 1.0, 0.0, stranger or 0.0
+        return Calibration(0.5, 0.5, 0.0)
     target = np.where(faulty, (positive + 1.0) / (positive + 2.0), 1.0 / (negative + 2.0))
-    numbers = np.stack([logits, np.ones_like(logits), strange])
+    weight = np.where(faulty, faulty_share / positive, (1.0 - faulty_share) / negative)
+    numbers = np.stack([logit, forest_logit, np.ones_like(logit)])
 
     def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
         z = parameters @ numbers
-        slope = 1.0 / (1.0 + np.exp(-z)) - target
-        return float((np.logaddexp(0.0, z) - target * z).mean()), (numbers * slope).mean(axis=1)
+        slope = weight * (1.0 / (1.0 + np.exp(-np.clip(z, -60.0, 60.0))) - target)
+        return float((weight * (np.logaddexp(0.0, z) - target * z)).sum()), (numbers * slope).sum(axis=1)
 
-    bounds = [(_SMALLEST_SCALE, None), (None, None), (0.0, _HEAVIEST) if stranger is None else (stranger, stranger)]
-    found = minimize(loss, np.array([1.0, 0.0, stranger or 0.0]), jac=True, bounds=bounds)
-    return float(found.x[0]), float(found.x[1]), float(found.x[2])
-
-
-def threshold(clean: Float[np.ndarray, " frame"], lost: float = CLEAN_FRAMES_LOST) -> float:
-    """Return the probability that all but a share ``lost`` of the clean frames stay below, within [0.2, 0.5]."""
-    if len(clean) == 0:
-        return 0.5
-    return float(np.clip(np.quantile(clean, 1.0 - lost, method="higher") + 1e-6, _LOWEST, _HIGHEST))
+    bounds = [(_SMALLEST_SCALE, None), (0.0, None), (None, None)]
+    found = minimize(loss, np.array([0.5, 0.5, -3.0]), jac=True, bounds=bounds, options={"ftol": 1e-12, "maxiter": 500})
+    return Calibration(*(float(value) for value in found.x))
 
 
-def probabilities(logits: Float[np.ndarray, " frame"], scale: float, offset: float) -> Float[np.ndarray, " frame"]:
-    """Apply a calibration."""
-    return 1.0 / (1.0 + np.exp(-np.clip(scale * logits + offset, -60.0, 60.0)))
+class RiskControl(NamedTuple):
+    """A threshold and what it is known to cost."""
+
+    threshold: float
+    bound: float
+    """Bound on the expected share of good frames that are dropped in a new capture like those it was fitted on."""
+
+
+def control_risk(
+    probability: Float[np.ndarray, " frame"],
+    capture: Int[np.ndarray, " frame"],
+    most_dropped: float,
+    lost: float = GOOD_FRAMES_LOST,
+) -> RiskControl:
+    """Return the smallest threshold whose cost is controlled, by conformal risk control (Angelopoulos et al., 2024).
+
+    A capture is one draw, its loss the share of its good frames that are dropped. With n captures and losses of at most
+    B, the expected loss in a new one is at most (Σ losses + B) / (n + 1).
+
+    Args:
+        probability: of good frames of captures as they came, judged by networks that never saw them.
+        capture: number of each frame's capture.
+        most_dropped: B, the largest share of a capture that may be dropped, in [0, 1].
+        lost: the bound that is wanted, in [0, 1].
+
+    Returns:
+        The smallest threshold within its limits that keeps the bound, or the largest one where none does, with the
+        bound that holds.
+    """
+    names, number = np.unique(capture, return_inverse=True)
+    size = np.bincount(number, minlength=max(len(names), 1))
+
+    def bound(threshold: float) -> float:
+        loss = np.bincount(number, probability >= threshold, len(size)) / np.maximum(size, 1)
+        return float((np.minimum(loss, most_dropped).sum() + most_dropped) / (len(names) + 1))
+
+    candidates = np.unique(np.clip(np.append(probability + 1e-6, [_LOWEST, _HIGHEST]), _LOWEST, _HIGHEST))
+    low, high = 0, len(candidates) - 1
+    while low < high:  # the bound falls as the threshold rises
+        middle = (low + high) // 2
+        low, high = (low, middle) if bound(candidates[middle]) <= lost else (middle + 1, high)
+    chosen = float(candidates[low])
+    return RiskControl(chosen, bound(chosen))

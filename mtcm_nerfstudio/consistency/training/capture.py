@@ -1,4 +1,4 @@
-"""A capture made ready for training: its features, the worlds in which images of it are spoiled, what it lacks."""
+"""A capture made ready for training: its features, corrupted copies of it, the faults it came with, what it lacks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,7 +8,9 @@ from jaxtyping import Bool, Int
 from rich.table import Table
 
 from mtcm_nerfstudio.capture.capture import Capture
-from mtcm_nerfstudio.consistency.training.worlds import PLAN, World, clean_world, make_worlds
+from mtcm_nerfstudio.capture.faults import FaultReason
+from mtcm_nerfstudio.consistency.training.batch import Example
+from mtcm_nerfstudio.consistency.training.corrupted import PLAN, CorruptedCapture, corrupted_copies, original_capture
 from mtcm_nerfstudio.tokens.cache import Cache
 from mtcm_nerfstudio.tokens.embedders import EmbedderName
 from mtcm_nerfstudio.tokens.progress import progress_bars
@@ -24,10 +26,15 @@ class TrainingCapture:
     """The identity."""
     raw: RawFeatures
     trusted: Bool[np.ndarray, " frame"]
-    """Frames that may be taken for faultless."""
-    worlds: tuple[World, ...] = ()
-    """The capture as it came, then with spoiled images; none where it has embeddings only."""
+    """Frames of which it is known whether they are faulty as they came."""
+    natural: tuple[FaultReason | None, ...] = ()
+    """Why frames are faulty as they came, None for good ones; empty where all are good."""
+    copies: tuple[CorruptedCapture, ...] = ()
+    """The capture as it came, then with faulty images; none where it has embeddings only."""
     licence: str = "unknown"
+    drawn: tuple[tuple[Example, ...], ...] = ()
+    """Variants that were drawn beforehand, a batch each, for captures that several runs train on; where there are none
+    each run draws its own."""
 
     def subset(self, index: Int[np.ndarray, " kept"]) -> "TrainingCapture":
         """Return some frames, in the order of ``index``."""
@@ -35,16 +42,17 @@ class TrainingCapture:
             self,
             raw=self.raw.subset(index),
             trusted=self.trusted[index],
-            worlds=tuple(world.subset(index) for world in self.worlds),
+            natural=tuple(self.natural[i] for i in np.arange(len(self.raw))[index]) if self.natural else (),
+            copies=tuple(copy.subset(index) for copy in self.copies),
         )
 
     def with_raw(self, raw: RawFeatures) -> "TrainingCapture":
         """Return the same frames with other features."""
         return replace(self, raw=raw)
 
-    def in_world(self, number: int) -> "TrainingCapture":
-        """Return the capture in one of its worlds only."""
-        return replace(self, worlds=self.worlds[number : number + 1])
+    def with_copy(self, number: int) -> "TrainingCapture":
+        """Return the capture with one of its copies only."""
+        return replace(self, copies=self.copies[number : number + 1])
 
 
 def training_capture(
@@ -52,19 +60,19 @@ def training_capture(
     cache: Cache,
     licence: str = "unknown",
     progress: bool = True,
-    worlds: int = len(PLAN),
+    copies: int = len(PLAN),
     donors: Sequence[Capture] = (),
 ) -> TrainingCapture:
-    """Prepare a capture for training: match its frames, spoil images, and match these again (once; then cached).
+    """Prepare a capture for training: match its frames, corrupt images, and match these again (once; then cached).
 
-    With ``precomputed`` embeddings there is no network that could embed a spoiled image: there are no worlds.
+    With ``precomputed`` embeddings there is no network that could embed a faulty image: there are no copies.
 
     Args:
         tokenised: the capture.
         cache: where everything is kept.
         licence: of the capture.
         progress: show progress bars on standard error.
-        worlds: how many with spoiled images.
+        copies: how many with faulty images.
         donors: captures that lend foreign frames.
     """
     ready = TrainingCapture(
@@ -76,10 +84,11 @@ def training_capture(
     if tokenised.raw.embedder == "precomputed":
         return ready
     track = progress_bars(progress)
-    clean = clean_world(tokenised.capture, tokenised.raw.embeddings, cache, track)
-    return replace(
-        ready, worlds=make_worlds(clean, donors, worlds, _network_name(tokenised.raw.embedder), cache, track)
-    )
+    raw = tokenised.raw
+    c2w = tokenised.tokens.capture_frame.to_capture(raw.c2w.astype(np.float64))
+    original = original_capture(tokenised.capture, raw.embeddings, c2w, cache, track)
+    made = corrupted_copies(original, donors, copies, _network_name(raw.embedder), cache, track)
+    return replace(ready, copies=made)
 
 
 def completeness(tokenised: TokenisedCapture) -> Table:

@@ -1,8 +1,8 @@
 """Known faults in features: what ``capture.faults`` does to a capture on disk, done to its numbers, at every step anew.
 
 Poses are made wrong before tokens are assembled, so the frame of reference is found among the wrong ones, as it will
-be in use. Spoiled images come with the world that the capture is in (``worlds``). A capture that has no worlds, only
-embeddings, gets foreign frames by their embedding.
+be in use. Faulty images come with a corrupted copy of the capture (``corrupted``). A capture that has no copies, only
+embeddings, gets foreign frames by their embedding. Frames that are faulty as they came are so in every copy.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ class FaultConfig:
     clean_share: float = 0.2
     """Share of variants without any fault: a clean capture must come through whole."""
     spoiled_share: float = 0.75
-    """Share of the faulty variants in which images are spoiled, in [0, 1]."""
+    """Share of the faulty variants in which images are faulty, in [0, 1]."""
     largest_share: float = 0.35
     """Largest share of a variant's frames that get a fault, in [0, 1]."""
     kinds: tuple[FaultKind, ...] = FAULT_KINDS
@@ -70,11 +70,11 @@ class Spoiled:
     """Index into ``REASONS``, ``IGNORED`` where image and pose are right."""
 
 
-def draw_world(capture: TrainingCapture, config: FaultConfig, rng: np.random.Generator) -> tuple[int, bool]:
-    """Draw the world that a variant lies in, and whether faults are to be put into it at all."""
+def draw_copy(capture: TrainingCapture, config: FaultConfig, rng: np.random.Generator) -> tuple[int, bool]:
+    """Draw the copy that a variant is taken from, and whether faults are to be put into it at all."""
     if rng.random() < config.clean_share:
         return 0, False
-    wanted = [number for number, world in enumerate(capture.worlds) if _is_wanted(world.faults, config.kinds)]
+    wanted = [number for number, copy in enumerate(capture.copies) if _is_wanted(copy.faults, config.kinds)]
     if not wanted or rng.random() >= config.spoiled_share:
         return 0, True
     return int(rng.choice(wanted)), True
@@ -91,25 +91,27 @@ def spoil(
     """Put faults into a stretch of a capture.
 
     Args:
-        capture: the stretch, in the order in which the network will see it, in one world only (or in none).
-        others: captures that lend foreign frames where there are no worlds; without any there are no foreign frames.
+        capture: the stretch, in the order in which the network will see it, with one copy only (or none).
+        others: captures that lend foreign frames where there are no copies; without any there are no foreign frames.
         config: how many faults of which kind.
         rng: decides everything.
         ordered: whether the order means anything, so that frames can be out of it.
         faulty: whether there are to be any faults.
     """
     n = len(capture.raw)
-    replaced, reason = np.zeros((n, len(MODALITIES)), dtype=bool), np.full(n, IGNORED)
+    moved = np.zeros(n, dtype=bool)
+    if faulty and ordered and n >= 4:
+        capture, moved = move_in_time(capture, config.moved_in_time, rng)
+    replaced, reason = natural_faults(capture)
+    replaced[:, TIME] = moved
     if not faulty:
         return Spoiled(capture, capture, replaced, reason)
-    if ordered and n >= 4:
-        capture, replaced[:, TIME] = move_in_time(capture, config.moved_in_time, rng)
     embeddings = capture.raw.embeddings.copy()
-    in_world = capture.worlds[0].faults if capture.worlds else ()
-    if in_world:
-        embeddings = np.where(np.isfinite(embeddings), capture.worlds[0].embeddings, np.nan)
-    faults = (*draw_faults(capture, bool(others), config, rng, bool(in_world)), *in_world)
-    foreign = [fault.frame for fault in faults if fault.kind == "foreign" and not in_world]
+    in_copy = capture.copies[0].faults if capture.copies else ()
+    if capture.copies:
+        embeddings = np.where(np.isfinite(embeddings), capture.copies[0].embeddings, np.nan)
+    faults = (*draw_faults(capture, bool(others), config, rng, bool(in_copy)), *in_copy)
+    foreign = [fault.frame for fault in faults if fault.kind == "foreign" and not in_copy]
     if foreign:
         embeddings[foreign] = foreign_embeddings(others, len(foreign), rng)
     for fault in faults:
@@ -120,10 +122,21 @@ def spoil(
     return Spoiled(spoiled, capture, replaced, reason)
 
 
+def natural_faults(capture: TrainingCapture) -> tuple[Bool[np.ndarray, "frame 3"], Int[np.ndarray, " frame"]]:
+    """Return what is wrong with frames as they came: image, pose and time, and the index of the reason."""
+    n = len(capture.raw)
+    replaced, reason = np.zeros((n, len(MODALITIES)), dtype=bool), np.full(n, IGNORED)
+    for i, name in enumerate(capture.natural):
+        if name is not None:
+            replaced[i, POSE if name == "pose" else IMAGE] = True
+            reason[i] = REASONS.index(name)
+    return replaced, reason
+
+
 def draw_faults(
     capture: TrainingCapture, has_others: bool, config: FaultConfig, rng: np.random.Generator, spoiled: bool
 ) -> tuple[Fault, ...]:
-    """Draw a few kinds of those that are not in the capture's world, and faults of these for a share of the frames."""
+    """Draw a few kinds of those that are not in the capture's copy, and faults of these for a share of the frames."""
     possible = possible_kinds(capture, has_others, config.kinds)
     if not possible or (spoiled and rng.random() >= config.pose_share):
         return ()
@@ -140,10 +153,10 @@ def draw_faults(
 
 
 def possible_kinds(capture: TrainingCapture, has_others: bool, kinds: Sequence[FaultKind]) -> tuple[FaultKind, ...]:
-    """Return the kinds that can be drawn at every step: poses, and foreign embeddings where there are no worlds."""
+    """Return the kinds that can be drawn at every step: poses, and foreign embeddings where there are no copies."""
     of_poses = kinds if int(capture.raw.posed.sum()) >= 4 else ()
     possible: list[FaultKind] = [kind for kind in POSE_FAULTS if kind in of_poses]
-    if "foreign" in kinds and has_others and not capture.worlds:
+    if "foreign" in kinds and has_others and not capture.copies:
         possible.append("foreign")
     return tuple(possible)
 

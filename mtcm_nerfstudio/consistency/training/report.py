@@ -21,7 +21,7 @@ from mtcm_nerfstudio.analysis.visualize_embeddings import plot_tsne, plot_umap
 from mtcm_nerfstudio.consistency.evidence import evidence_input
 from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer
 from mtcm_nerfstudio.decisions import Decisions
-from mtcm_nerfstudio.tokens.evidence.assess import Evidence
+from mtcm_nerfstudio.evidence.numbers import Evidence
 from mtcm_nerfstudio.tokens.tokens import PART_OF_ENTRY, PARTS, POSE, FrameTokens, c2w_from_pose7
 
 _ROUNDS = 4

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -21,22 +22,19 @@ from mtcm_nerfstudio.consistency.score import score_frames
 from mtcm_nerfstudio.consistency.train_consistency import (
     EpochResult,
     TrainConfig,
+    fresh_model,
     require_free,
     require_names_and_frames,
     train,
 )
-from mtcm_nerfstudio.consistency.training.calibration import (
-    held_out_frames,
-    platt_with_strangers,
-    probabilities,
-    threshold,
-)
+from mtcm_nerfstudio.consistency.training.calibration import fit_calibration, held_out_frames
 from mtcm_nerfstudio.consistency.training.capture import (
     TrainingCapture,
     completeness,
     missing_names,
     training_capture,
 )
+from mtcm_nerfstudio.consistency.training.forest_examples import forest_from_examples
 from mtcm_nerfstudio.consistency.training.report import write_report
 from mtcm_nerfstudio.consistency.transformer_dataset import evidence_of
 from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer
@@ -114,6 +112,7 @@ def run_training(settings: RunSettings, write_views: WriteViews) -> Path:
         ready.append(_trusted(training_capture(one, cache, donors=donors), one, start, card))
     if len(ready) == 1:
         console.print("  one capture alone lends no foreign frames: name others with --data to train on these as well")
+    start = start or _fresh_start(ready, settings.train)
     run = _Run(settings, card, tokenised, ready, write_views)
     run.write_settings()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -139,6 +138,16 @@ def starting_point(settings: RunSettings) -> tuple[ConsistencyTransformer | None
     model, card = load_checkpoint(None if settings.init == "shipped" else Path(settings.init))
     card.require_embedder(settings.embedder or card.embedder, embedder_version(card.embedder))
     return model, card
+
+
+def _fresh_start(ready: Sequence[TrainingCapture], config: TrainConfig) -> ConsistencyTransformer:
+    """Return a transformer with random weights and a forest that is fitted on examples of the captures."""
+    torch.manual_seed(config.seed)
+    model = fresh_model(ready, config.model)
+    forest = forest_from_examples(ready, config.dataset, config.seed)
+    if forest is not None:
+        model.set_forest(forest)
+    return model
 
 
 def embedder_version(name: EmbedderName) -> str:
@@ -201,17 +210,13 @@ class _Run:
         """Calibrate a model and write it as the checkpoint of the run."""
         train_config = self.settings.train
         seen = held_out_frames(model, self.ready, train_config.dataset, train_config.seed, _CALIBRATION_BATCHES)
-        # A capture alone lends no foreign frames, so nothing can be learnt about them.
-        known = self.card.calibration_stranger if len(self.ready) == 1 else None
-        scale, offset, stranger = platt_with_strangers(seen.logit, seen.strange, seen.faulty, known)
-        clean = probabilities(scale * seen.logit + stranger * seen.strange, 1.0, offset)[~seen.faulty]
+        calibration = fit_calibration(seen.logit, seen.forest_logit, seen.faulty)
         card = replace(
             self.card,
             name=CHECKPOINT,
-            calibration_scale=scale,
-            calibration_offset=offset,
-            calibration_stranger=stranger,
-            threshold=threshold(clean),
+            calibration_scale=calibration.scale,
+            calibration_offset=calibration.offset,
+            calibration_forest=calibration.forest,
             trained_on=tuple(TrainingSource(c.name, len(c.raw), c.licence) for c in self.ready),
             figures={},
             about=f"Trained by ns-mtcm-train, starting from {Path(self.settings.init).name}.",
@@ -225,7 +230,7 @@ class _Run:
         folder.mkdir(parents=True, exist_ok=True)
         decisions = self.write_views(one.capture, checkpoint, folder / f"filtered_views_epoch{epoch}.json")
         ready = self.ready[self.tokenised.index(one)]
-        evidence = evidence_of(ready.in_world(0), one.tokens)
+        evidence = evidence_of(ready.with_copy(0), one.tokens)
         images = tuple(frame.image_path for frame in one.capture.frames)
         write_report(model, one.tokens, folder, epoch, decisions, evidence, images)
 
@@ -247,5 +252,5 @@ def _trusted(
     """Take no frame for faultless of which the checkpoint at the start is in doubt, let alone one it would drop."""
     if model is None:
         return ready
-    scores = score_frames(model, card, ready.raw, evidence_of(ready.in_world(0), tokenised.tokens))
+    scores = score_frames(model, card, ready.raw, evidence_of(ready.with_copy(0), tokenised.tokens))
     return replace(ready, trusted=ready.trusted & (scores.inconsistency < _IN_DOUBT * card.threshold))

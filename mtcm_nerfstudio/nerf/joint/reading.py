@@ -13,11 +13,10 @@ from mtcm_nerfstudio.consistency.checkpoint import CheckpointCard
 from mtcm_nerfstudio.consistency.evidence import EvidenceInput, evidence_input
 from mtcm_nerfstudio.consistency.score import windows
 from mtcm_nerfstudio.decisions import Matrix
+from mtcm_nerfstudio.evidence.collect import match_capture
+from mtcm_nerfstudio.evidence.numbers import Evidence, compute_evidence
 from mtcm_nerfstudio.tokens.cache import Cache
-from mtcm_nerfstudio.tokens.evidence.assess import Evidence, assess
-from mtcm_nerfstudio.tokens.evidence.collect import match_capture
 from mtcm_nerfstudio.tokens.progress import progress_bars
-from mtcm_nerfstudio.tokens.strangeness import strangeness
 from mtcm_nerfstudio.tokens.tokenise import tokens_of
 from mtcm_nerfstudio.tokens.tokens import RawFeatures, assemble_tokens
 
@@ -31,14 +30,12 @@ class Reading:
     frame: Int[Tensor, "window place"]
     """Index into the training set of the frame at each place."""
     evidence: EvidenceInput | None
-    strange: Float[Tensor, "window place"]
-    """See ``tokens.strangeness``."""
 
     def to(self, device: torch.device) -> "Reading":
         """Return the same on another device."""
         evidence = None if self.evidence is None else self.evidence.to(device)
         parts = (self.tokens.to(device), self.present.to(device), self.frame.to(device))
-        return Reading(*parts, evidence, self.strange.to(device))
+        return Reading(*parts, evidence)
 
     def mean_over_windows(self, values: Float[Tensor, "window place *rest"], frames: int) -> Tensor:
         """Return for each frame the mean of the values that it has in the windows it lies in."""
@@ -82,8 +79,8 @@ def read_training_frames(
         frames = [capture.frames[row] for row in rows[in_time]]
         c2w = assemble_tokens(raw).capture_frame.to_capture(raw.c2w.astype(np.float64))
         everyone = np.ones(len(raw), dtype=bool)
-        matched = match_capture(frames, c2w, everyone, cache, progress_bars())
-        evidence = assess(matched.bank, c2w, everyone)
+        matched = match_capture(frames, raw.embeddings, c2w, everyone, cache, progress_bars())
+        evidence = compute_evidence(matched.table, raw.embeddings, c2w, everyone)
     return _in_windows(raw, evidence, in_time, card.window)
 
 
@@ -91,13 +88,11 @@ def _in_windows(raw: RawFeatures, evidence: Evidence | None, frame: np.ndarray, 
     places = windows(len(raw), length)
     tokens = [assemble_tokens(raw.subset(window)) for window in places]
     parts = [None if evidence is None else evidence.subset(window) for window in places]
-    strange = [strangeness(raw.embeddings[window], part) for window, part in zip(places, parts, strict=True)]
     return Reading(
         tokens=torch.from_numpy(np.stack([one.tokens for one in tokens])),
         present=torch.from_numpy(np.stack([one.present for one in tokens])),
         frame=torch.from_numpy(np.stack([frame[window] for window in places])),
         evidence=evidence_input(parts),
-        strange=torch.from_numpy(np.stack(strange)).float(),
     )
 
 

@@ -115,12 +115,12 @@ class JointTransformer(nn.Module):
         inconsistency = reading.mean_over_windows(output.inconsistency_logit, self.frames)
         modality = reading.mean_over_windows(output.modality_logits, self.frames)
         states = reading.mean_over_windows(output.states, self.frames)
-        strange = reading.mean_over_windows(reading.strange, self.frames)
+        forest_logit = reading.mean_over_windows(output.forest_logit, self.frames)
         card = self.card
         inconsistent = card.calibration_scale * inconsistency + card.calibration_offset
         scale = states.new_tensor([self.settings.shift_scale] * 3 + [self.settings.turn_scale] * 3)
         return Says(
-            logit=-(inconsistent + card.calibration_stranger * strange),
+            logit=-(inconsistent + card.calibration_forest * forest_logit),
             # Less their mean: a motion that all frames share would only carry the scene about.
             twist=self.correct(states - states.mean(dim=0)) * scale * self.doubt[:, None],
             pose_logit=modality[:, MODALITIES.index("pose")],

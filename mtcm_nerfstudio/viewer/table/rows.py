@@ -8,10 +8,12 @@ from typing import Any
 
 from mtcm_nerfstudio.viewer.session import State, reason_shown
 
+_OF_PHOTOGRAPHERS = ("blur_px", "relative_sharpness", "exposure_stops")
+"""Evidence that has columns of its own."""
 _LIVE = ("weight", "residual", "last", "seen")
 _COLUMNS = (
     "file_path", "verdict", "reason", "decided_by", "inconsistency", "image", "pose", "time", "label", "words",
-    "most_at_odds_with",
+    "most_at_odds_with", "blur_px", "relative_sharpness", "exposure_stops",
 )  # fmt: skip
 
 
@@ -66,6 +68,7 @@ def _numbers_and_verdict(state: State, i: int) -> dict[str, Any]:
         "decided_by": frame.decided_by,
         "inconsistency": frame.inconsistency,
         **vars(frame.modality),
+        **{name: frame.evidence.get(name) for name in _OF_PHOTOGRAPHERS},
         **_live(state, i),
     }
 

@@ -14,6 +14,8 @@ const COLUMNS = [
   { key: "image", title: "image", width: 60, number: true },
   { key: "pose", title: "pose", width: 60, number: true },
   { key: "time", title: "time", width: 60, number: true },
+  { key: "blur_px", title: "blur px", width: 66, number: true, known: true, digits: 1 },
+  { key: "exposure_stops", title: "stops", width: 60, number: true, known: true, digits: 1 },
   { key: "weight", title: "weight", width: 66, number: true, live: true },
   { key: "residual", title: "residual", width: 74, number: true, live: true, digits: 4 },
   { key: "last", title: "last", width: 66, number: true, live: true, digits: 4 },
@@ -49,7 +51,8 @@ function drawDue() {
 }
 
 function columns() {
-  return COLUMNS.filter((c) => !c.live || rows.some((row) => row[c.key] !== undefined));
+  const shown = (c) => (c.known ? rows.some((row) => row[c.key] != null) : !c.live || rows.some((row) => row[c.key] !== undefined));
+  return COLUMNS.filter(shown);
 }
 
 // One after the other: who presses n and k means the frame that n led to. And it is the frame that this page shows

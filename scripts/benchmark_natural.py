@@ -1,0 +1,100 @@
+"""What happens to real captures as people took them: good frames lost, natural faults found, coverage lost.
+
+Every capture of data/captures.json that lies in --captures goes through the whole filter, judged by a checkpoint that
+never saw it (that of its group; the shipped one for captures that never train). Beside it: sharp-frames' rule for
+outliers, CleanVision's scores, and the forest and the transformer alone, all compared at equal shares of good frames
+lost. Table and JSON go to --output-dir, a contact sheet of every decision to --sheets for whoever wants to look.
+
+Usage:
+    python scripts/benchmark_natural.py
+    python scripts/benchmark_natural.py --captures CAPTURES --only stitch terrace --sheets outputs/natural
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+import tyro
+from benchmarks.capture_list import CaptureEntry, read_capture_list
+from benchmarks.natural import report
+from benchmarks.natural.judged import JudgedCapture, judged_capture
+from detection.record import command, versions
+
+from mtcm_nerfstudio.cli.errors import clear_errors
+from mtcm_nerfstudio.consistency.checkpoint import card_file
+from mtcm_nerfstudio.decisions import write_text_atomically
+from mtcm_nerfstudio.tokens.cache import Cache
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Measure the filter on captures as they came."""
+
+    captures: Path = Path("../shared/captures")
+    """Folder with the captures; scripts/benchmarks/lay_out_captures.py makes it from clones."""
+    posed: Path = Path("outputs/posed")
+    """Folder with captures that ns-mtcm-process posed, taken in place of those of the same name."""
+    only: tuple[str, ...] = ()
+    """Captures to measure. Default: all that are there."""
+    checkpoints: Path = Path("outputs/pretrain")
+    """Folder with the checkpoints of the groups, as scripts/pretrain.py leaves them."""
+    output_dir: Path = Path("data/results")
+    """Where natural.md and natural.json go."""
+    sheets: Path = Path("outputs/natural")
+    """Folder for the contact sheets; they show the captures' images and are not to be published."""
+
+    def checkpoint_for(self, entry: CaptureEntry) -> Path | None:
+        """Return the checkpoint that never saw a capture; None stands for the shipped one."""
+        stem = self.checkpoints / f"without_{entry.group}" / "checkpoint"
+        if entry.group == "evaluation":
+            return None
+        if not card_file(stem).is_file():
+            raise FileNotFoundError(
+                f"{card_file(stem)}: no such file. Run python scripts/pretrain.py --leave-out {entry.group} first."
+            )
+        return stem
+
+
+def run(benchmark: Benchmark) -> None:
+    """Judge all captures, write table, record and contact sheets."""
+    torch.set_num_threads(2)
+    entries, cache = read_capture_list(), Cache()
+    found = []
+    for name, folder in folders(benchmark, entries).items():
+        one = judged_capture(entries[name], folder, benchmark.checkpoint_for(entries[name]), cache)
+        print(report.line(one), flush=True)
+        report.contact_sheet(one, benchmark.sheets / f"{name}.jpg")
+        found.append(replace(one, images=()))
+    write(benchmark, found)
+
+
+def folders(benchmark: Benchmark, entries: Mapping[str, CaptureEntry]) -> dict[str, Path]:
+    """Return where the captures to measure lie, those that were posed by ns-mtcm-process in the first place."""
+    found = {}
+    for name in benchmark.only or entries:
+        if name not in entries:
+            raise ValueError(f"--only names {name!r}, which data/captures.json does not list")
+        places = [folder / name for folder in (benchmark.posed, benchmark.captures) if (folder / name).is_dir()]
+        if places:
+            found[name] = places[0]
+        else:
+            print(f"{benchmark.captures / name}: not there, left out")
+    if not found:
+        raise FileNotFoundError(f"{benchmark.captures}: holds none of the captures. Name their folder with --captures.")
+    return found
+
+
+def write(benchmark: Benchmark, found: Sequence[JudgedCapture]) -> None:
+    """Print the tables and write the files."""
+    about = {"command": command("benchmark_natural.py", sys.argv[1:]), "versions": versions()}
+    text = report.markdown(about, found)
+    print(text)
+    write_text_atomically(benchmark.output_dir / "natural.md", text)
+    write_text_atomically(benchmark.output_dir / "natural.json", report.record(about, [asdict(one) for one in found]))
+
+
+if __name__ == "__main__":
+    with clear_errors():
+        run(tyro.cli(Benchmark, description=__doc__))

@@ -1,0 +1,86 @@
+"""Forests of scikit-learn, fitted on the very examples that the checkpoint's own forest was fitted on."""
+
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from sklearn.ensemble import ExtraTreesClassifier, HistGradientBoostingClassifier
+
+from detection.judgement import Judgement, Method
+from detection.mtcm import RULED_OUT_LOGIT
+from detection.trials import Trial
+
+EXTRA_TREES, BOOSTING = "ExtraTrees", "HistGradientBoosting"
+FORESTS = (EXTRA_TREES, BOOSTING)
+_SMALLEST = 1e-9
+"""Probabilities are kept this far from 0 and 1, so that their log odds are finite."""
+
+Classifier = ExtraTreesClassifier | HistGradientBoostingClassifier
+
+
+class FittedForests:
+    """Fits the forests of one file of examples after the other; the last file's stay in memory, some GB at most."""
+
+    def __init__(self, examples: Mapping[str, Path]) -> None:
+        """Take the file of examples for each capture, by the capture's name; absent files are named once."""
+        self._examples = {name: path for name, path in examples.items() if path.is_file()}
+        self._fitted: tuple[Path, dict[str, Classifier]] | None = None
+        for path in dict.fromkeys(path for path in examples.values() if not path.is_file()):
+            print(f"{path}: not there, so {' and '.join(FORESTS)} are left out for the captures that need it")
+
+    def methods(self) -> dict[str, Method]:
+        """Return the forests as methods, by name; they have no word on captures without examples."""
+        return {name: partial(self._judged, name) for name in FORESTS} if self._examples else {}
+
+    def _judged(self, name: str, trial: Trial) -> Judgement | None:
+        path = self._examples.get(trial.capture)
+        if path is None:
+            return None
+        forest = self._of(path)[name]
+        start = time.perf_counter()
+        logit = log_odds(forest, trial.evidence.frames)
+        seconds = time.perf_counter() - start + trial.evidence_seconds
+        return Judgement(np.where(trial.ruled_out, RULED_OUT_LOGIT, logit), seconds)
+
+    def _of(self, path: Path) -> dict[str, Classifier]:
+        if self._fitted is None or self._fitted[0] != path:
+            self._fitted = None  # two sets of forests at once may not fit in memory
+            self._fitted = (path, fit_forests(path))
+        return self._fitted[1]
+
+
+def fit_forests(path: Path) -> dict[str, Classifier]:
+    """Fit both forests on a file of examples: ``numbers``, ``label`` (0 good, else 1 + the reason) and ``weight``."""
+    with np.load(path, allow_pickle=False) as file:
+        numbers, label, weight = (file[name] for name in ("numbers", "label", "weight"))
+    print(f"fitting {' and '.join(FORESTS)} on {len(label)} examples of {path}", flush=True)
+    forests: dict[str, Classifier] = {
+        EXTRA_TREES: ExtraTreesClassifier(
+            500,
+            min_samples_leaf=2,
+            max_features=0.3,  # pyright: ignore[reportArgumentType]
+            class_weight="balanced",
+            n_jobs=-1,
+            random_state=0,
+        ),
+        BOOSTING: HistGradientBoostingClassifier(
+            max_iter=300,
+            learning_rate=0.05,
+            max_leaf_nodes=15,
+            l2_regularization=1.0,
+            class_weight="balanced",  # pyright: ignore[reportArgumentType]
+            random_state=0,
+        ),
+    }
+    return {name: forest.fit(numbers, label, sample_weight=weight) for name, forest in forests.items()}
+
+
+def log_odds(forest: Classifier, numbers: Float[np.ndarray, "frame number"]) -> Float[np.ndarray, " frame"]:
+    """Return the log odds that each frame is faulty: that it belongs to any class but that of good frames."""
+    is_good = np.asarray(forest.classes_) == 0
+    probability = np.asarray(forest.predict_proba(numbers.astype(np.float32)))
+    good = np.clip(probability[:, is_good].sum(axis=1), _SMALLEST, 1.0 - _SMALLEST)
+    return np.log(1.0 - good) - np.log(good)
