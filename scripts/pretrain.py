@@ -33,6 +33,7 @@ import numpy as np
 import torch
 import tyro
 from benchmarks.capture_list import CaptureEntry, NaturalFault, read_capture_list
+from drawn_variants import load_variants, save_variants
 from held_out import AS_IT_CAME, Measured, auroc_by_variant, joined, load_measured, measure, save_measured
 from rendered_scenes import render_many
 from threadpoolctl import threadpool_limits
@@ -62,7 +63,7 @@ from mtcm_nerfstudio.tokens.embedders import load_embedder
 from mtcm_nerfstudio.tokens.tokenise import tokens_of
 
 Run = Literal["A", "B", "C", "D", "all"]
-GROUPS = ("A", "B", "C", "D")
+GROUPS: tuple[Run, ...] = ("A", "B", "C", "D")
 REAL_COPIES, RENDERED_COPIES = 4, 2
 """Corrupted copies that are made of each capture."""
 DONORS = 4
@@ -101,11 +102,13 @@ class Pretrain:
     """Processes to draw variants and to train in."""
     recalibrate: bool = False
     """Train nothing: calibrate the networks by what the runs that left groups out have measured."""
+    ship: bool = True
+    """Write the checkpoint of the run on everything, or its calibration, into the package."""
     batches: int = 8
     """Batches of variants that are drawn of each capture, for all runs together."""
     train: TrainConfig = field(
         default_factory=lambda: TrainConfig(
-            epochs=30,
+            epochs=20,
             steps_per_epoch=100,
             dataset=DatasetConfig(batch_tokens=384, variants=6, without_evidence=0.05),
             warmup_steps=200,
@@ -142,7 +145,7 @@ def main(settings: Pretrain) -> None:
             process.join()
             if process.exitcode:
                 raise ValueError(f"a run ended with exit code {process.exitcode}; what it printed is above")
-    if "all" in settings.runs:
+    if "all" in settings.runs and settings.ship:
         ship(settings)
 
 
@@ -177,6 +180,7 @@ def first_model(captures: Sequence[TrainingCapture], run_dir: Path, settings: Pr
     numbers, labels = zip(*(labelled_numbers(one) for one in examples), strict=True)
     weight = np.concatenate([np.full(len(label), len(label) ** -0.5) for label in labels])
     number, label = np.concatenate(numbers), np.concatenate(labels)
+    run_dir.mkdir(parents=True, exist_ok=True)
     np.savez(run_dir / EXAMPLES, numbers=number.astype(np.float32), label=label, weight=weight)
     model.set_forest(fit_forest(number, label, 1 + len(REASONS), weight=weight, seed=settings.train.seed))
     return model
@@ -252,10 +256,13 @@ def prepared(source: Source, settings: Pretrain) -> TrainingCapture:
     natural = tuple(None if one is None or one.grade == "mild" else REASON[one.reason] for one in of_frames)
     mild = np.array([one is not None and one.grade == "mild" for one in of_frames])
     ready = replace(ready, natural=natural, trusted=~mild)
-    rng = np.random.default_rng([settings.train.seed, zlib.crc32(source.name.encode())])
-    drawn = [tuple(variants_of(ready, [ready], settings.train.dataset, rng)) for _ in range(settings.batches)]
-    print(f"{source.name}: {len(ready.raw)} frames, {sum(map(len, drawn))} variants", flush=True)
-    return replace(ready, drawn=tuple(drawn))
+    file = settings.out / "drawn" / f"{source.name}.npz"
+    if not file.is_file():
+        rng = np.random.default_rng([settings.train.seed, zlib.crc32(source.name.encode())])
+        drawn = tuple(tuple(variants_of(ready, [ready], settings.train.dataset, rng)) for _ in range(settings.batches))
+        save_variants(drawn, file)
+        print(f"{source.name}: {len(ready.raw)} frames, {sum(map(len, drawn))} variants", flush=True)
+    return replace(ready, drawn=load_variants(file))
 
 
 def is_left_out(capture: TrainingCapture, index: int, entries: Mapping[str, CaptureEntry], group: str | None) -> bool:
@@ -289,7 +296,8 @@ def all_measured(settings: Pretrain) -> Measured:
 def recalibrate(settings: Pretrain) -> None:
     """Calibrate the shipped checkpoint by everything that was left out, the others by what other runs left out."""
     measured = all_measured(settings)
-    for stem in (SHIPPED, *(settings.out / f"without_{group}" / "checkpoint" for group in GROUPS)):
+    of_groups = [settings.run_dir(group) / "checkpoint" for group in GROUPS]
+    for stem in [SHIPPED, *of_groups] if settings.ship else of_groups:
         if not card_file(stem).is_file():
             continue
         card = read_card(stem)

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from mtcm_nerfstudio.consistency.checkpoint import load_checkpoint
+from mtcm_nerfstudio.consistency.checkpoint import SHIPPED, card_file, load_checkpoint
 from mtcm_nerfstudio.consistency.train_consistency import fresh_model
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
@@ -38,42 +39,45 @@ def test_auroc_is_sklearns_ties_included(held_out, scores: list[int], seed: int)
         np.testing.assert_allclose(found, roc_auc_score(faulty, scores))
 
 
-def test_measuring_covers_clean_captures_and_every_kind_and_comes_back_from_disk(held_out, tmp_path: Path) -> None:
-    captures = [capture("a", 20), capture("b", 12, 1)]
+def test_measuring_covers_captures_as_they_came_and_every_kind_and_comes_back_from_disk(held_out, tmp_path) -> None:
     torch.manual_seed(0)
-    model = fresh_model(captures, SMALL).eval()
-    measured = held_out.measure(model, captures[:1], captures[1:], draws=2)
-    kinds = set(measured.kind)
-    assert {"clean", "swap", "pose_1", "far", "defocus", "occluder", "foreign"} <= kinds
-    assert not measured.faulty[measured.kind == "clean"].any() and (measured.kind == "clean").sum() == 20
-    assert 0 < measured.faulty.mean() < 0.3
+    one = replace(capture("a", 20), natural=(*[None] * 19, "blur"))
+    model = fresh_model([one], SMALL).eval()
+    measured = held_out.measure(model, [one])
+    as_it_came = measured.variant == held_out.AS_IT_CAME
+    assert {held_out.AS_IT_CAME, held_out.CORRUPTED, "swap", "pose_1", "far"} <= set(measured.variant)
+    assert as_it_came.sum() == 20 and measured.faulty[as_it_came].sum() == 1, "the natural fault counts as one"
+    assert 0 < measured.faulty.mean() < 0.4
     held_out.save_measured(measured, tmp_path / "m.npz")
     again = held_out.load_measured(tmp_path / "m.npz")
-    assert held_out.auroc_by_kind(again) == held_out.auroc_by_kind(measured)
+    score = measured.logit
+    assert held_out.auroc_by_variant(again, again.logit) == held_out.auroc_by_variant(measured, score)
 
 
 @pytest.mark.slow
 @pytest.mark.real
-def test_the_script_leaves_out_calibrates_and_writes_a_checkpoint(tmp_path: Path, shared_captures: Path) -> None:
+def test_the_script_leaves_groups_out_calibrates_and_writes_checkpoints(tmp_path: Path, shared_captures: Path) -> None:
     (tmp_path / "real").mkdir()
-    for name in ("banana", "boruszyn_kap"):
+    for name in ("banana", "boruszyn_kap", "chair_walk"):  # of the groups B, C and D
         (tmp_path / "real" / name).symlink_to(shared_captures / name)
-    base = ["--out", tmp_path / "out", "--real", tmp_path / "real", "--rendered", "0"]
-    quick = ["--train.epochs", "1", "--train.steps-per-epoch", "2", "--train.validation-batches", "1"]
-
-    def run(*more: str) -> str:
-        command = [sys.executable, SCRIPTS / "pretrain.py", *base, *quick, *more]
-        done = subprocess.run([str(part) for part in command], capture_output=True, text=True, env=dict(os.environ))
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    assert "not there, left out" in run("--leave-out", "banana")
-    _, left_out = load_checkpoint(tmp_path / "out" / "without_banana")
-    assert [source.name for source in left_out.trained_on] == ["boruszyn_kap"]
-    run()
-    _, card = load_checkpoint(tmp_path / "out" / "all" / "mtcm-efficientnet-lite0")
-    assert [(source.name, source.licence) for source in card.trained_on] == [
-        ("boruszyn_kap", "CC BY 3.0"),
-        ("banana", "MIT"),
-    ]
-    assert 0.0 <= card.figures["auroc_all"] <= 1.0 and card.figures["share_of_clean_frames_dropped"] <= 0.1
+    command = [
+        sys.executable, SCRIPTS / "pretrain.py", "--out", tmp_path / "out", "--real", tmp_path / "real",
+        "--rendered", "0", "--larger", "0", "--batches", "2", "--runs", "B", "C", "--train.epochs", "1",
+        "--train.steps-per-epoch", "2", "--train.validation-batches", "1",
+    ]  # fmt: skip
+    environment = {**os.environ, "MTCM_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "not there, left out" in done.stdout
+    for group, names in (("B", ["boruszyn_kap", "chair_walk"]), ("C", ["banana", "chair_walk"])):
+        model, card = load_checkpoint(tmp_path / "out" / f"without_{group}" / "checkpoint")
+        assert [source.name for source in card.trained_on] == names and model.config.forest_trees > 0
+    shipped = card_file(SHIPPED).read_bytes()
+    again = subprocess.run(
+        [sys.executable, str(SCRIPTS / "pretrain.py"), "--out", str(tmp_path / "out"), "--recalibrate", "--no-ship"],
+        capture_output=True, text=True, env=environment,
+    )  # fmt: skip
+    assert again.returncode == 0, again.stderr
+    _, card = load_checkpoint(tmp_path / "out" / "without_B" / "checkpoint")
+    assert 0.0 <= card.figures["auroc_all"] <= 1.0 and card.figures["bound_on_good_frames_dropped"] > 0.0
+    assert card_file(SHIPPED).read_bytes() == shipped

@@ -7,6 +7,7 @@ import numpy as np
 
 from mtcm_nerfstudio.capture.capture import Capture
 from mtcm_nerfstudio.decisions import UNUSABLE, Decisions, FrameDecision
+from mtcm_nerfstudio.geometry.bearings import CAMERA_MODELS, has_bearings
 from mtcm_nerfstudio.views.coverage import holes
 from mtcm_nerfstudio.views.poses import believed_poses, used_poses
 
@@ -53,9 +54,9 @@ def warnings_of(decisions: Decisions, capture: Capture) -> tuple[str, ...]:
     if spared:
         share = 1.0 - float(decisions.settings.get("max_drop_share", 0.0))
         out.append(
-            f"{len(spared)} more frames look inconsistent and stay, since the model must leave at least "
-            f"{decisions.settings.get('min_frames', 0)} frames and {share:.0%} of them: {_named(spared)}. "
-            "Look at the capture."
+            f"{len(spared)} more frames look inconsistent and stay: {_named(spared)}. The model leaves at least "
+            f"{decisions.settings.get('min_frames', 0)} frames and {share:.0%} of them, and a frame that alone sees a "
+            "part of the subject goes only at near certainty. Look at the capture."
         )
     fewest = int(decisions.settings.get("min_frames", 0))
     if len(decisions.kept) < fewest <= sum(frame.reason not in UNUSABLE for frame in decisions.frames):
@@ -71,7 +72,21 @@ def warnings_of(decisions: Decisions, capture: Capture) -> tuple[str, ...]:
         out.append(f"The front is where {decisions.front} sees a face; --front names another frame.")
     if not any(frame.has_usable_pose for frame in capture.frames):
         out.append("No frame has a pose: frames were judged by image and time alone. Pose them with ns-mtcm-process.")
+    out += _without_geometry(capture)
     return tuple(out)
+
+
+def _without_geometry(capture: Capture) -> list[str]:
+    """Say of which posed frames the poses could not be held against matches, since nothing tells their bearings."""
+    posed = [frame for frame in capture.frames if frame.has_usable_pose]
+    unknown = [frame for frame in posed if not has_bearings(frame.intrinsics)]
+    if not unknown:
+        return []
+    models = sorted({frame.intrinsics.camera_model if frame.intrinsics else "no intrinsics" for frame in unknown})
+    return [
+        f"{len(unknown)} of {len(posed)} posed frames have no evidence about their poses ({', '.join(models)}): camera "
+        f"models that have are {', '.join(CAMERA_MODELS)}."
+    ]
 
 
 def _named(names: Sequence[str], most: int = 5) -> str:

@@ -164,8 +164,7 @@ def mean(values: Iterable[float | None]) -> float | None:
 
 
 def _auroc_by_kind(judged: Judged) -> dict[Kind, float]:
-    kinds = [kind for kind in REASON_OF if any(case.corrupted(kind).any() for case, _ in judged)]
-    found = {kind: mean(auroc(*item, kind) for item in judged) for kind in kinds}
+    found: dict[Kind, float | None] = {kind: mean(auroc(*item, kind) for item in judged) for kind in REASON_OF}
     return {kind: value for kind, value in found.items() if value is not None}
 
 

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterable
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
@@ -11,7 +10,7 @@ from jaxtyping import Float
 from detection.captures import BenchmarkCapture
 from detection.judgement import Judgement, Method
 from detection.trials import Trial
-from mtcm_nerfstudio.consistency.checkpoint import CheckpointCard, card_file, load_checkpoint
+from mtcm_nerfstudio.consistency.checkpoint import CheckpointCard, card_file, checkpoint_stem, load_checkpoint
 from mtcm_nerfstudio.consistency.score import MODEL_REASONS, Scores, read_logits, score_frames
 from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer
 from mtcm_nerfstudio.verdicts.scored import Scored, repair_capture
@@ -25,29 +24,27 @@ RULED_OUT_LOGIT = 60.0
 
 
 class Checkpoints:
-    """The checkpoint that judges each capture, loaded when it is asked for."""
+    """The checkpoint that judges each capture."""
 
     def __init__(self, captures: Iterable[BenchmarkCapture]) -> None:
-        """Look for the checkpoints of some captures.
+        """Load the checkpoints of some captures, each once.
 
         Raises:
             FileNotFoundError: one is not there.
+            ValueError: one is broken or of another version.
         """
         self._stems = {capture.name: capture.checkpoint for capture in captures}
-        self._loaded: dict[Path | None, tuple[ConsistencyTransformer, CheckpointCard]] = {}
-        for stem in set(self._stems.values()):
-            if stem is not None and not card_file(stem).is_file():
+        for stem in self._stems.values():
+            if stem is not None and not card_file(checkpoint_stem(stem)).is_file():
                 raise FileNotFoundError(
-                    f"{card_file(stem)}: no such file. Run python scripts/pretrain.py first, or name the folder of its "
-                    "runs with --checkpoints."
+                    f"{card_file(checkpoint_stem(stem))}: no such file. Run python scripts/pretrain.py first, or name "
+                    "the folder of its runs with --checkpoints."
                 )
+        self._loaded = {stem: load_checkpoint(stem) for stem in set(self._stems.values())}
 
     def load(self, capture: str) -> tuple[ConsistencyTransformer, CheckpointCard]:
         """Return the checkpoint that judges a capture."""
-        stem = self._stems[capture]
-        if stem not in self._loaded:
-            self._loaded[stem] = load_checkpoint(stem)
-        return self._loaded[stem]
+        return self._loaded[self._stems[capture]]
 
     def about(self, capture: str) -> dict[str, str | bool | float]:
         """Return digest and threshold of the checkpoint that judges a capture, and whether it learned from it."""

@@ -86,14 +86,14 @@ def _trial(outcome: Outcome) -> dict[str, Any]:
 
 
 def _scores(said: Judgement) -> list[float | int]:
-    """Round probabilities to five places, other numbers to four significant digits: enough to rank frames."""
+    """Round probabilities to five places, other numbers to five significant digits: enough to rank frames."""
     if said.threshold is not None:
         return [round(float(score), 5) for score in said.scores]
     return [_short(score) for score in said.scores]
 
 
 def _short(score: float) -> float | int:
-    short = float(f"{score:.4g}")
+    short = float(f"{score:.5g}")
     return int(short) if short.is_integer() else short
 
 

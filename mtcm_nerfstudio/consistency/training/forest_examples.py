@@ -12,7 +12,7 @@ from mtcm_nerfstudio.consistency.training.capture import TrainingCapture
 from mtcm_nerfstudio.consistency.transformer_dataset import DatasetConfig, draw_examples
 from mtcm_nerfstudio.consistency.transformer_model import REASONS
 
-_DRAWINGS = 60
+_DRAWINGS = 24
 """Captures that are drawn, each with several variants."""
 
 
