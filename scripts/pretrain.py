@@ -16,6 +16,7 @@ Usage:
     python scripts/pretrain.py --leave-out C
     python scripts/pretrain.py --leave-out D
     python scripts/pretrain.py --ship
+    python scripts/pretrain.py --refit-forests    the transformers as they are, with other forests
     python scripts/pretrain.py --recalibrate      the networks as they are, calibrated anew
 """
 
@@ -51,11 +52,11 @@ from mtcm_nerfstudio.consistency.checkpoint import (
     read_card,
     save_checkpoint,
 )
-from mtcm_nerfstudio.consistency.forest import fit_forest
+from mtcm_nerfstudio.consistency.forest import Forest, fit_forest
 from mtcm_nerfstudio.consistency.train_consistency import EpochResult, TrainConfig, fresh_model, train
 from mtcm_nerfstudio.consistency.training.calibration import Calibration, control_risk, fit_calibration
 from mtcm_nerfstudio.consistency.training.capture import TrainingCapture, training_capture
-from mtcm_nerfstudio.consistency.training.forest_examples import labelled_numbers
+from mtcm_nerfstudio.consistency.training.forest_examples import labelled_numbers, with_bare_photos
 from mtcm_nerfstudio.consistency.transformer_dataset import DatasetConfig, variants_of
 from mtcm_nerfstudio.consistency.transformer_model import REASONS, ConsistencyTransformer
 from mtcm_nerfstudio.tokens.cache import Cache
@@ -102,6 +103,8 @@ class Pretrain:
     """Processes to draw variants and to train in."""
     recalibrate: bool = False
     """Train nothing: calibrate the networks by what the runs that left groups out have measured."""
+    refit_forests: bool = False
+    """Train no transformer: fit the forests anew on the examples that the runs left, measure and calibrate."""
     ship: bool = True
     """Write the checkpoint of the run on everything, or its calibration, into the package."""
     batches: int = 8
@@ -136,7 +139,8 @@ def main(settings: Pretrain) -> None:
     fork = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(settings.workers, mp_context=fork) as pool:
         captures = list(pool.map(partial(prepared, settings=settings), sources))
-    running = [fork.Process(target=train_run, args=(captures, entries, run, settings)) for run in settings.runs]
+    target = refit_run if settings.refit_forests else train_run
+    running = [fork.Process(target=target, args=(captures, entries, run, settings)) for run in settings.runs]
     for start in range(0, len(running), settings.workers):
         some = running[start : start + settings.workers]
         for process in some:
@@ -164,6 +168,19 @@ def train_run(
         save_measured(measure(model, held_out), run_dir / MEASURED)
 
 
+def refit_run(
+    captures: Sequence[TrainingCapture], entries: Mapping[str, CaptureEntry], run: Run, settings: Pretrain
+) -> None:
+    """Give the checkpoint of a run another forest, and measure it again."""
+    run_dir = settings.run_dir(run)
+    model, card = load_checkpoint(run_dir / "checkpoint")
+    model.set_forest(forest_of(run_dir, settings))
+    save_checkpoint(model, card, run_dir / "checkpoint", half=True)
+    held_out = [capture for i, capture in enumerate(captures) if is_left_out(capture, i, entries, run)]
+    if held_out:
+        save_measured(measure(model, held_out), run_dir / MEASURED)
+
+
 def ship(settings: Pretrain) -> None:
     """Calibrate the run on everything by what the others measured, and write it into the package."""
     model, card = load_checkpoint(settings.run_dir("all") / "checkpoint")
@@ -182,8 +199,15 @@ def first_model(captures: Sequence[TrainingCapture], run_dir: Path, settings: Pr
     number, label = np.concatenate(numbers), np.concatenate(labels)
     run_dir.mkdir(parents=True, exist_ok=True)
     np.savez(run_dir / EXAMPLES, numbers=number.astype(np.float32), label=label, weight=weight)
-    model.set_forest(fit_forest(number, label, 1 + len(REASONS), weight=weight, seed=settings.train.seed))
+    model.set_forest(forest_of(run_dir, settings))
     return model
+
+
+def forest_of(run_dir: Path, settings: Pretrain) -> Forest:
+    """Fit the forest of a run on its examples."""
+    with np.load(run_dir / EXAMPLES, allow_pickle=False) as file:
+        numbers, label, weight = with_bare_photos(file["numbers"], file["label"], file["weight"])
+    return fit_forest(numbers, label, 1 + len(REASONS), weight=weight, seed=settings.train.seed)
 
 
 @dataclass(frozen=True)
@@ -265,13 +289,13 @@ def prepared(source: Source, settings: Pretrain) -> TrainingCapture:
     return replace(ready, drawn=load_variants(file))
 
 
-def is_left_out(capture: TrainingCapture, index: int, entries: Mapping[str, CaptureEntry], group: str | None) -> bool:
+def is_left_out(capture: TrainingCapture, index: int, entries: Mapping[str, CaptureEntry], run: Run) -> bool:
     """Leave out a group, and every fourth rendered capture."""
-    if group is None:
+    if run == "all":
         return False
     if capture.licence == RENDERED_LICENCE:
-        return index % len(GROUPS) == GROUPS.index(group)
-    return entries[capture.name].group == group
+        return index % len(GROUPS) == GROUPS.index(run)
+    return entries[capture.name].group == run
 
 
 def bare_card(captures: Sequence[TrainingCapture]) -> CheckpointCard:

@@ -20,8 +20,8 @@ LARGEST_LOGIT = 8.0
 class ForestConfig:
     """How a forest is fitted."""
 
-    trees: int = 300
-    min_samples_leaf: int = 4
+    trees: int = 120
+    min_samples_leaf: int = 25
     """Fewest examples in a leaf."""
     max_features: float = 0.3
     """Share of the numbers that each split may choose from, in (0, 1]."""

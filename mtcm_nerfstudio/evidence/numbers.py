@@ -58,6 +58,10 @@ PAIR_NUMBERS: tuple[str, ...] = (
 )  # fmt: skip
 """What ``Evidence.of_pairs`` holds."""
 
+_OF_POSES = (*_GEOMETRY, *_CONTENT, "verified share of near poses", "chroma", "chroma above partners")
+_ONE_WITHOUT_POSES = ("cluster share", "component share", "content cluster share")
+"""Where no pose is known every frame is a cluster of its own."""
+
 _HALF_WEIGHT = 40.0
 """Verified matches at which a pair counts half as much as one with very many."""
 _FEWEST_TO_TEST = 8
@@ -115,6 +119,15 @@ def compute_evidence(
     known = np.where(readable[:, None, None], c2w, np.nan)
     pairs = select_pairs(embeddings, known, readable)
     return _Computation(table.rows(pairs), embeddings, known, readable).evidence()
+
+
+def numbers_without_poses(frames: Float[np.ndarray, "frame frame_number"]) -> Float[np.ndarray, "frame frame_number"]:
+    """Return the numbers that frames would have (but for which pairs are selected) if no pose were known."""
+    out = frames.copy()
+    for name in _OF_POSES:
+        out[:, FRAME_NUMBERS.index(name)] = 1.0 if name in _ONE_WITHOUT_POSES else 0.0
+        out[:, FRAME_NUMBERS.index(f"{name} in this capture")] = 0.0
+    return out
 
 
 class _Computation:

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar, get_args
 FILE = Path(__file__).resolve().parents[2] / "data" / "captures.json"
 SCHEMA_VERSION = 1
 
-Reason = Literal["blur", "exposure", "occlusion", "foreign", "mask"]
+Reason = Literal["blur", "exposure", "occlusion", "foreign", "mask", "pose"]
 Grade = Literal["clear", "mild"]
 Group = Literal["A", "B", "C", "D", "evaluation"]
 Method = Literal["jpeg", "lossless", "video", "mjpeg"]

@@ -16,7 +16,7 @@ from mtcm_nerfstudio.tokens.tokens import RawFeatures, assemble_tokens
 from mtcm_nerfstudio.verdicts.neighbours import compare_neighbours
 from mtcm_nerfstudio.verdicts.rules import rule_out
 from mtcm_nerfstudio.verdicts.scored import Scored
-from mtcm_nerfstudio.verdicts.verdict import GuardRails, Ruling, judge
+from mtcm_nerfstudio.verdicts.verdict import NEAR_CERTAINTY, GuardRails, Ruling, judge
 
 
 def features(count: int = 20) -> RawFeatures:
@@ -206,3 +206,30 @@ def test_frames_without_poses_or_embeddings_compare_with_nothing_or_in_time():
     assert abs(no_pose.odd_image[10] - 10) <= 3 and (no_pose.odd_pose == -1).all()
     blind = compare_neighbours(assemble_tokens(replace(raw, embeddings=np.full_like(raw.embeddings, np.nan))))
     assert np.isnan(blind.image_difference).all()
+
+
+def test_a_frame_that_alone_sees_a_part_goes_only_at_near_certainty():
+    inconsistency = np.full(20, 0.1)
+    inconsistency[[4, 5]] = 0.9, NEAR_CERTAINTY
+    found = verdicts_of(features(), inconsistency, irreplaceable=frozenset({4, 5}))
+    assert (found[4].kept, found[4].spared, found[4].reason) == (True, True, None), "it stays and is marked"
+    assert not found[5].kept and not verdicts_of(features(), inconsistency)[4].kept
+
+
+def test_the_least_sharpness_drops_soft_frames_by_rule_whatever_the_model_says():
+    evidence = evidence_of_blur(np.where(np.arange(20) == 7, np.log(3.0), 0.0))
+    found = verdicts_of(features(), np.full(20, 0.1), evidence=evidence, min_sharpness=0.5)
+    dropped = [i for i, verdict in enumerate(found) if not verdict.kept]
+    assert dropped == [7] and (found[7].reason, found[7].decided_by) == ("blur", "rule")
+    assert found[7].evidence["relative_sharpness"] == pytest.approx(1.0 / 3.0)
+    assert found[7].evidence["blur_px"] == pytest.approx(3.0 * found[6].evidence["blur_px"])
+    assert all(verdict.kept for verdict in verdicts_of(features(), np.full(20, 0.1), evidence=evidence))
+
+
+def evidence_of_blur(blur: np.ndarray) -> Evidence:
+    """Evidence that says nothing but how much wider than usual edges are, as a logarithm."""
+    frames = np.zeros((len(blur), len(FRAME_NUMBERS)))
+    frames[:, FRAME_NUMBERS.index("blur")] = blur
+    frames[:, FRAME_NUMBERS.index("log blur")] = 0.5 + blur
+    pairs = np.zeros((0, 2), dtype=int)
+    return Evidence(frames, pairs, np.zeros((0, 2, len(PAIR_NUMBERS))), np.zeros((len(blur), CELLS)))

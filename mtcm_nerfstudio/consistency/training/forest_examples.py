@@ -11,6 +11,7 @@ from mtcm_nerfstudio.consistency.training.batch import Example
 from mtcm_nerfstudio.consistency.training.capture import TrainingCapture
 from mtcm_nerfstudio.consistency.transformer_dataset import DatasetConfig, draw_examples
 from mtcm_nerfstudio.consistency.transformer_model import REASONS
+from mtcm_nerfstudio.evidence.numbers import numbers_without_poses
 
 _DRAWINGS = 24
 """Captures that are drawn, each with several variants."""
@@ -27,7 +28,20 @@ def forest_from_examples(
     numbers, label = draw_labelled_numbers(captures, dataset, seed, drawings)
     if len(np.unique(label)) < 2:
         return None
-    return fit_forest(numbers, label, 1 + len(REASONS), config, seed=seed)
+    numbers, label, weight = with_bare_photos(numbers, label, np.ones(len(label)))
+    return fit_forest(numbers, label, 1 + len(REASONS), config, weight, seed)
+
+
+def with_bare_photos(
+    numbers: Float[np.ndarray, "frame number"], label: Int[np.ndarray, " frame"], weight: Float[np.ndarray, " frame"]
+) -> tuple[Float[np.ndarray, "more number"], Int[np.ndarray, " more"], Float[np.ndarray, " more"]]:
+    """Add the same frames as bare photos, without poses, at half the weight; those with a wrong pose are left out."""
+    known = label != 1 + REASONS.index("pose")
+    return (
+        np.concatenate([numbers, numbers_without_poses(numbers[known])]),
+        np.concatenate([label, label[known]]),
+        np.concatenate([weight, 0.5 * weight[known]]),
+    )
 
 
 def draw_labelled_numbers(

@@ -113,19 +113,19 @@ def _short(frame: Mapping[str, Any]) -> dict[str, Any]:
 
 def contact_sheet(one: JudgedCapture, path: Path) -> None:
     """Write a picture of all frames in temporal order, framed by what became of them."""
-    height = _SIDE + 16
+    pictures = [thumbnail(path, _SIDE - 2 * _BORDER) for path in one.images]
+    height = max((picture.height for picture in pictures if picture is not None), default=_SIDE) + 2 * _BORDER + 16
     rows = -(-len(one.frames) // _COLUMNS)
     sheet = Image.new("RGB", (_COLUMNS * (_SIDE + 6), max(rows, 1) * (height + 6)), "white")
     draw = ImageDraw.Draw(sheet)
-    for place, (frame, image_path) in enumerate(zip(one.frames, one.images, strict=True)):
+    for place, (frame, picture) in enumerate(zip(one.frames, pictures, strict=True)):
         x, y = (place % _COLUMNS) * (_SIDE + 6), (place // _COLUMNS) * (height + 6)
         outcome = _outcome(frame)
         draw.rectangle((x, y, x + _SIDE, y + height), fill=_COLOURS[outcome])
-        picture = thumbnail(image_path, _SIDE - 2 * _BORDER)
         if picture is not None:
             sheet.paste(picture, (x + _BORDER, y + _BORDER))
         text = f"{Path(frame.file_path).stem[-12:]} {frame.scores['MTCM']:.2f} {(frame.reason or '')[:9]}"
-        draw.text((x + 2, y + _SIDE + 2), text, fill="white")
+        draw.text((x + 2, y + height - 15), text, fill="white")
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path, quality=85)
 
