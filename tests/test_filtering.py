@@ -244,6 +244,7 @@ def test_the_file_holds_no_path_of_the_machine(capture, tmp_path):
             "max_drop_share",
             "evidence",
             "repair",
+            "min_sharpness",
             "keep_exposure",
         ),
         *("max_frames", "coverage", "keep_labels", "front", "suggest", "words"),

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 
 from mtcm_nerfstudio.consistency.score import MODEL_REASONS, Scores
 from mtcm_nerfstudio.decisions import DecidedBy, ModalityScores, Reason
+from mtcm_nerfstudio.evidence.numbers import Evidence
 from mtcm_nerfstudio.tokens.tokens import PARTS, FrameTokens
 from mtcm_nerfstudio.verdicts.grounds import Grounds
 from mtcm_nerfstudio.verdicts.neighbours import compare_neighbours
@@ -16,6 +17,12 @@ from mtcm_nerfstudio.verdicts.scored import Scored
 
 NEAR_CERTAINTY = 0.98
 """Inconsistency at which even a frame goes that alone sees a part of the subject."""
+
+
+_CERTAIN_EXPOSURE = 0.9
+"""Inconsistency from which on a frame goes for its exposure even if no detail is lost."""
+_DETAIL_LOST = 0.05
+"""Share of an image, above its partners', that is black or white where detail is lost."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,7 @@ def judge(ruled: RuledOut, tokens: FrameTokens, scored: Scored, ruling: Ruling) 
     guilty = judged & (np.nan_to_num(scores.inconsistency) >= ruling.threshold)
     excused = np.isin(np.arange(len(judged)), list(ruling.repaired))
     irreplaceable = np.isin(np.arange(len(judged)), list(ruling.irreplaceable))
+    guilty &= ~_is_mild_exposure(scores, scored.claimed or scored.evidence)
     kept_for_coverage = irreplaceable & (np.nan_to_num(scores.inconsistency) < max(NEAR_CERTAINTY, ruling.threshold))
     if ruling.keep_exposure:
         excused |= np.nan_to_num(scores.reasons).argmax(axis=1) == MODEL_REASONS.index("exposure")
@@ -105,6 +113,18 @@ def judge(ruled: RuledOut, tokens: FrameTokens, scored: Scored, ruling: Ruling) 
         )
         verdicts.append(_judged(i, finding, tokens, scores, claimed if repaired else now))
     return tuple(verdicts)
+
+
+def _is_mild_exposure(scores: Scores, evidence: Evidence | None) -> Bool[np.ndarray, " frame"]:
+    """Tell which frames are taken for wrongly exposed though no detail is lost, and not with much certainty.
+
+    Automatic exposure changes by a stop and more along a path; a NeRF loses little by it, and all of a dropped frame.
+    """
+    exposure = np.nan_to_num(scores.reasons).argmax(axis=1) == MODEL_REASONS.index("exposure")
+    if evidence is None:
+        return np.zeros_like(exposure)
+    lost = [evidence.number(f"{name} above partners") for name in ("dark share", "bright share")]
+    return exposure & (np.maximum(*lost) < _DETAIL_LOST) & (scores.inconsistency < _CERTAIN_EXPOSURE)
 
 
 def _is_soft(grounds: Grounds, least: float) -> Bool[np.ndarray, " frame"] | bool:

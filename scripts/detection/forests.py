@@ -15,6 +15,8 @@ from detection.trials import Trial
 
 EXTRA_TREES, BOOSTING = "ExtraTrees", "HistGradientBoosting"
 FORESTS = (EXTRA_TREES, BOOSTING)
+MOST_EXAMPLES = 20_000
+"""Of more examples, evenly spread ones are taken: fitting takes minutes a group otherwise."""
 _SMALLEST = 1e-9
 """Probabilities are kept this far from 0 and 1, so that their log odds are finite."""
 
@@ -22,12 +24,12 @@ Classifier = ExtraTreesClassifier | HistGradientBoostingClassifier
 
 
 class FittedForests:
-    """Fits the forests of one file of examples after the other; the last file's stay in memory, some GB at most."""
+    """Fits the forests of each file of examples once."""
 
     def __init__(self, examples: Mapping[str, Path]) -> None:
         """Take the file of examples for each capture, by the capture's name; absent files are named once."""
         self._examples = {name: path for name, path in examples.items() if path.is_file()}
-        self._fitted: tuple[Path, dict[str, Classifier]] | None = None
+        self._fitted: dict[Path, dict[str, Classifier]] = {}
         for path in dict.fromkeys(path for path in examples.values() if not path.is_file()):
             print(f"{path}: not there, so {' and '.join(FORESTS)} are left out for the captures that need it")
 
@@ -46,16 +48,16 @@ class FittedForests:
         return Judgement(np.where(trial.ruled_out, RULED_OUT_LOGIT, logit), seconds)
 
     def _of(self, path: Path) -> dict[str, Classifier]:
-        if self._fitted is None or self._fitted[0] != path:
-            self._fitted = None  # two sets of forests at once may not fit in memory
-            self._fitted = (path, fit_forests(path))
-        return self._fitted[1]
+        if path not in self._fitted:
+            self._fitted[path] = fit_forests(path)
+        return self._fitted[path]
 
 
 def fit_forests(path: Path) -> dict[str, Classifier]:
     """Fit both forests on a file of examples: ``numbers``, ``label`` (0 good, else 1 + the reason) and ``weight``."""
     with np.load(path, allow_pickle=False) as file:
-        numbers, label, weight = (file[name] for name in ("numbers", "label", "weight"))
+        step = -(-len(file["label"]) // MOST_EXAMPLES)
+        numbers, label, weight = (file[name][::step] for name in ("numbers", "label", "weight"))
     print(f"fitting {' and '.join(FORESTS)} on {len(label)} examples of {path}", flush=True)
     forests: dict[str, Classifier] = {
         EXTRA_TREES: ExtraTreesClassifier(
@@ -75,7 +77,9 @@ def fit_forests(path: Path) -> dict[str, Classifier]:
             random_state=0,
         ),
     }
-    return {name: forest.fit(numbers, label, sample_weight=weight) for name, forest in forests.items()}
+    # Boosting grows a set of trees for each class, so it is told good from faulty frames only.
+    labels = {EXTRA_TREES: label, BOOSTING: np.minimum(label, 1)}
+    return {name: forest.fit(numbers, labels[name], sample_weight=weight) for name, forest in forests.items()}
 
 
 def log_odds(forest: Classifier, numbers: Float[np.ndarray, "frame number"]) -> Float[np.ndarray, " frame"]:

@@ -233,3 +233,16 @@ def evidence_of_blur(blur: np.ndarray) -> Evidence:
     frames[:, FRAME_NUMBERS.index("log blur")] = 0.5 + blur
     pairs = np.zeros((0, 2), dtype=int)
     return Evidence(frames, pairs, np.zeros((0, 2, len(PAIR_NUMBERS))), np.zeros((len(blur), CELLS)))
+
+
+def test_an_exposure_that_loses_no_detail_is_a_fault_only_when_certain():
+    lost = np.zeros(20)
+    lost[6] = 0.2
+    evidence = evidence_of_blur(np.zeros(20))
+    evidence.frames[:, FRAME_NUMBERS.index("bright share above partners")] = lost
+    inconsistency = np.full(20, 0.1)
+    inconsistency[[4, 5, 6]] = 0.7, 0.95, 0.7
+    found = verdicts_of(features(), inconsistency, evidence=evidence, reason="exposure")
+    assert [i for i, verdict in enumerate(found) if not verdict.kept] == [5, 6]
+    blurred = verdicts_of(features(), inconsistency, evidence=evidence, reason="blur")
+    assert not blurred[4].kept, "other reasons are as they were"
