@@ -127,7 +127,7 @@ def _cell(benchmark: Benchmark, cells: Cells, share: float, case: Case, method: 
     joint = []
     if switches.get("joint"):
         card = read_card(checkpoint)
-        calibration = [card.calibration_scale, card.calibration_offset, card.calibration_stranger]
+        calibration = [card.calibration_scale, card.calibration_offset, card.calibration_forest]
         joint = [_JOINT_VERSION, card.digest, calibration, asdict(JointSettings())]
     decided = [[f.file_path, f.kept, f.repaired_transform_matrix] for f in plan.decisions.frames]
     made_of = [_VERSION, plan.capture.parent.name, plan.capture.name, decided, switches, sizes, case.seed, joint]

@@ -1,7 +1,9 @@
 """Drawn variants of a capture on disk, so that a training that was stopped does not draw them again."""
 
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -34,8 +36,8 @@ def load_variants(path: Path) -> Batches:
         return tuple(tuple(examples[end - size : end]) for end, size in zip(ends, file["sizes"], strict=True))
 
 
-def _example(file: np.lib.npyio.NpzFile, i: int) -> Example:
-    values = {name: file[f"{i}.{name}"] for name in _OF_EXAMPLES}
+def _example(file: Mapping[str, np.ndarray], i: int) -> Example:
+    values: dict[str, Any] = {name: file[f"{i}.{name}"] for name in _OF_EXAMPLES}
     values["last_pose_known"] = bool(values["last_pose_known"])
     if f"{i}.evidence.frames" in file:
         values["evidence"] = Evidence(**{name: file[f"{i}.evidence.{name}"] for name in _OF_EVIDENCE})

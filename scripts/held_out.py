@@ -102,6 +102,8 @@ def _score(model: ConsistencyTransformer, spoiled: Spoiled, variant: str) -> Mea
     nothing = torch.zeros_like(present)
     evidence = evidence_input([evidence_of(capture, tokens)])
     output = model(torch.from_numpy(tokens.tokens)[None], present, ~nothing[..., 0], nothing, evidence)
-    logits = [part[0].double().numpy()[counts] for part in (output.inconsistency_logit, output.forest_logit)]
+    logit, forest_logit = (
+        part[0].double().numpy()[counts] for part in (output.inconsistency_logit, output.forest_logit)
+    )
     names, variants = (np.full(int(counts.sum()), value) for value in (capture.name, variant))
-    return Measured(names, variants, *logits, faulty[counts])
+    return Measured(names, variants, logit, forest_logit, faulty[counts])
