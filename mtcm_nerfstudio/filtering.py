@@ -195,7 +195,12 @@ def _alone_in_a_part(raw: RawFeatures, verdicts: tuple[Verdict, ...]) -> frozens
     """Return the dropped frames without which a part of the subject would be seen by no kept camera."""
     kept = np.array([verdict.kept for verdict in verdicts], dtype=bool)
     trusted = np.array([verdict.reason not in (*UNUSABLE, *_FAULTS_OF_PLACE) for verdict in verdicts], dtype=bool)
-    by_model = {i for i, verdict in enumerate(verdicts) if not verdict.kept and verdict.decided_by == "model"}
+    # A frame that has nothing in common with any other shows nothing that is known to be the subject.
+    by_model = {
+        i
+        for i, verdict in enumerate(verdicts)
+        if not verdict.kept and verdict.decided_by == "model" and verdict.evidence.get("most_verified_matches", 0.0) > 0
+    }
     gaps = holes(raw.c2w.astype(np.float64), kept, trusted, _GAP)
     return frozenset(i for gap in gaps for i in range(gap.first, gap.last + 1) if i in by_model)
 

@@ -94,7 +94,7 @@ class Pretrain:
     """Folder with the real captures."""
     rendered: int = 20
     """Number of rendered captures of 320 × 240 pixels."""
-    larger: int = 20
+    larger: int = 12
     """Number of rendered captures of 640 × 480 pixels."""
     runs: tuple[Run, ...] = get_args(Run)
     """Groups of real captures to leave out and measure on, one run each (with each goes every fourth rendered capture);

@@ -23,6 +23,8 @@ _CERTAIN_EXPOSURE = 0.9
 """Inconsistency from which on a frame goes for its exposure even if no detail is lost."""
 _DETAIL_LOST = 0.05
 """Share of an image, above its partners', that is black or white where detail is lost."""
+_NO_DETAIL = 0.5
+"""The same share whatever its partners show, which may be as black."""
 
 
 @dataclass(frozen=True)
@@ -123,8 +125,10 @@ def _is_mild_exposure(scores: Scores, evidence: Evidence | None) -> Bool[np.ndar
     exposure = np.nan_to_num(scores.reasons).argmax(axis=1) == MODEL_REASONS.index("exposure")
     if evidence is None:
         return np.zeros_like(exposure)
-    lost = [evidence.number(f"{name} above partners") for name in ("dark share", "bright share")]
-    return exposure & (np.maximum(*lost) < _DETAIL_LOST) & (scores.inconsistency < _CERTAIN_EXPOSURE)
+    shares = [evidence.number(name) for name in ("dark share", "bright share")]
+    above = [evidence.number(f"{name} above partners") for name in ("dark share", "bright share")]
+    detail_is_there = (np.maximum(*above) < _DETAIL_LOST) & (np.maximum(*shares) < _NO_DETAIL)
+    return exposure & detail_is_there & (scores.inconsistency < _CERTAIN_EXPOSURE)
 
 
 def _is_soft(grounds: Grounds, least: float) -> Bool[np.ndarray, " frame"] | bool:
