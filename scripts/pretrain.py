@@ -344,7 +344,8 @@ def calibrated(card: CheckpointCard, measured: Measured) -> CheckpointCard:
     figures = {f"auroc_{variant.replace(' ', '_')}": value for variant, value in found.items()}
     figures["good_frames_dropped"] = float((probability[good] >= risk.threshold).mean())
     figures["bound_on_good_frames_dropped"] = risk.bound
-    figures["natural_faults_found"] = float((probability[natural] >= risk.threshold).mean())
+    if natural.any():
+        figures["natural_faults_found"] = float((probability[natural] >= risk.threshold).mean())
     return replace(
         card,
         calibration_scale=round(calibration.scale, 4),
