@@ -1,4 +1,4 @@
-"""Pixels to bearings and back, for every camera model that COLMAP and nerfstudio know.
+"""Pixels to bearings and back, for the camera models in ``CAMERA_MODELS``.
 
 A bearing is the unit direction in which a camera sees a pixel, in OpenCV axes (x right, y down, z ahead). Unlike x/z
 and y/z it exists beside and behind the camera too. Formulas are those of COLMAP's ``sensor/models.h``.
