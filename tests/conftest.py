@@ -1,4 +1,6 @@
 import os
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -17,6 +19,14 @@ SHARED_CAPTURES = Path(__file__).resolve().parents[2] / "shared" / "captures"
 def private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the user's cache; within one run they share one, so images are embedded once."""
     monkeypatch.setenv("MTCM_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    """A thread of a viewer that outlives its test runs checked functions, and each check draws from ``random``."""
+    yield
+    left = [thread.name for thread in threading.enumerate() if thread.name.startswith("mtcm")]
+    assert not left, f"the test left threads behind: {left}"
 
 
 @pytest.fixture

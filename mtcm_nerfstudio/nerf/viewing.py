@@ -42,6 +42,7 @@ class MTCMPanel(ViewerControl):
         """
         self._parser, self._live = parser, live
         self._session: Session | None = None
+        self._running: tuple[Viewing, TableServer] | None = None
 
     def _setup(self, viewer: Any) -> None:
         """Build the panel; nerfstudio calls this with its viewer."""
@@ -59,8 +60,15 @@ class MTCMPanel(ViewerControl):
         with server.gui.add_folder(_FOLDER):
             viewing = Viewing(server, self._session, what, pictures, table.address, pictures_at_first=False)
         table.start(server.get_port(), viewing.go_there, viewing.point_out)
+        self._running = viewing, table
         CONSOLE.print(f"MTCM: all frames in a table: {table.address}")
         self.refresh()
+
+    def stop(self) -> None:
+        """Draw no more and close the table; nerfstudio itself keeps its viewer until the process ends."""
+        for one in self._running or ():
+            one.stop()
+        self._running = None
 
     def refresh(self) -> None:
         """Say what training makes of its frames now."""

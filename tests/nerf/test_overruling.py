@@ -183,4 +183,5 @@ def test_nerfstudios_viewer_finds_the_panel_and_the_panel_says_what_training_doe
         pipeline.panel.refresh()
         assert session.state.live["weight"][row] == 0.0
     finally:
+        pipeline.panel.stop()
         server.stop()
