@@ -35,7 +35,8 @@ class Benchmark:
     captures: Path = Path("../shared/captures")
     """Folder with the captures; scripts/benchmarks/lay_out_captures.py makes it from clones."""
     posed: Path = Path("outputs/posed")
-    """Folder with captures that ns-mtcm-process posed, taken in place of those of the same name."""
+    """Folder with captures that ns-mtcm-process posed, each taken in place of the photos of the same name; those are
+    then judged a second time, as photos without poses."""
     only: tuple[str, ...] = ()
     """Captures to measure. Default: all that are there."""
     checkpoints: Path = Path("outputs/pretrain")
@@ -52,7 +53,7 @@ class Benchmark:
             return None
         if not card_file(stem).is_file():
             raise FileNotFoundError(
-                f"{card_file(stem)}: no such file. Run python scripts/pretrain.py --leave-out {entry.group} first."
+                f"{card_file(stem)}: no such file. Run python scripts/pretrain.py --runs {entry.group} first."
             )
         return stem
 
@@ -62,24 +63,26 @@ def run(benchmark: Benchmark) -> None:
     torch.set_num_threads(2)
     entries, cache = read_capture_list(), Cache()
     found = []
-    for name, folder in folders(benchmark, entries).items():
+    for name, folder, again in folders(benchmark, entries):
         one = judged_capture(entries[name], folder, benchmark.checkpoint_for(entries[name]), cache)
+        one = replace(one, name=f"{name}, photos", again=True) if again else one
         print(report.line(one), flush=True)
-        report.contact_sheet(one, benchmark.sheets / f"{name}.jpg")
+        report.contact_sheet(one, benchmark.sheets / f"{one.name}.jpg")
         found.append(replace(one, images=()))
     write(benchmark, found)
 
 
-def folders(benchmark: Benchmark, entries: Mapping[str, CaptureEntry]) -> dict[str, Path]:
-    """Return where the captures to measure lie, those that were posed by ns-mtcm-process in the first place."""
-    found = {}
+def folders(benchmark: Benchmark, entries: Mapping[str, CaptureEntry]) -> list[tuple[str, Path, bool]]:
+    """Return names and folders of the captures to measure, and whether they are measured a second time."""
+    found = []
     for name in benchmark.only or entries:
         if name not in entries:
             raise ValueError(f"--only names {name!r}, which data/captures.json does not list")
-        places = [folder / name for folder in (benchmark.posed, benchmark.captures) if (folder / name).is_dir()]
-        if places:
-            found[name] = places[0]
-        else:
+        # A folder in which ns-mtcm-process is not done yet has no poses.
+        posed = [benchmark.posed / name] if (benchmark.posed / name / "transforms.json").is_file() else []
+        places = [*posed, *([benchmark.captures / name] if (benchmark.captures / name).is_dir() else [])]
+        found += [(name, folder, i > 0) for i, folder in enumerate(places)]
+        if not places:
             print(f"{benchmark.captures / name}: not there, left out")
     if not found:
         raise FileNotFoundError(f"{benchmark.captures}: holds none of the captures. Name their folder with --captures.")

@@ -144,12 +144,16 @@ def measure(capture: Capture, checkpoint: Path | None) -> Speed:
 def filter_seconds(arguments: Sequence[str], cache: Path) -> float:
     """Run ``ns-mtcm-filter`` and return how long the process took.
 
+    Its modules are compiled before, as an installation has them.
+
     Raises:
         ValueError: it failed; the message is its own.
     """
-    program = [sys.executable, "-m", "mtcm_nerfstudio.cli.filter", *arguments]
+    program = [sys.executable, "-m", "mtcm_nerfstudio.cli.filter"]
+    environment = {**os.environ, "MTCM_CACHE": str(cache), "PYTHONDONTWRITEBYTECODE": ""}
+    subprocess.run([*program, "--data", str(cache / "nothing")], env=environment, capture_output=True)
     start = time.perf_counter()
-    done = subprocess.run(program, env={**os.environ, "MTCM_CACHE": str(cache)}, capture_output=True, text=True)
+    done = subprocess.run([*program, *arguments], env=environment, capture_output=True, text=True)
     seconds = time.perf_counter() - start
     if done.returncode:
         raise ValueError(f"the filter failed: {done.stderr.strip()}")

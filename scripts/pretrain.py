@@ -11,11 +11,8 @@ Probabilities and the threshold are those of captures that the network has never
 left out, then the one that ships.
 
 Usage:
-    python scripts/pretrain.py --leave-out A
-    python scripts/pretrain.py --leave-out B
-    python scripts/pretrain.py --leave-out C
-    python scripts/pretrain.py --leave-out D
-    python scripts/pretrain.py --ship
+    python scripts/pretrain.py                    all runs: one for each group that is left out, then the one that ships
+    python scripts/pretrain.py --runs A B         only these
     python scripts/pretrain.py --refit-forests    the transformers as they are, with other forests
     python scripts/pretrain.py --recalibrate      the networks as they are, calibrated anew
 """
@@ -96,6 +93,8 @@ class Pretrain:
     """Number of rendered captures of 320 × 240 pixels."""
     larger: int = 12
     """Number of rendered captures of 640 × 480 pixels."""
+    sessions: int = 12
+    """Number of rendered captures of 320 × 240 pixels that were taken in two sessions."""
     runs: tuple[Run, ...] = get_args(Run)
     """Groups of real captures to leave out and measure on, one run each (with each goes every fourth rendered capture);
     "all" trains on everything, and ships once all groups were measured."""
@@ -245,6 +244,7 @@ def rendered_sources(settings: Pretrain) -> list[Source]:
     folders = [
         *render_many(settings.out / "rendered", settings.rendered),
         *render_many(settings.out / "rendered640", settings.larger, 200, (640, 480)),
+        *render_many(settings.out / "sessions", settings.sessions, 1000, two_sessions=True),
     ]
     return [
         Source(

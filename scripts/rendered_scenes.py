@@ -7,6 +7,7 @@ Usage:
     python scripts/rendered_scenes.py --out outputs/rendered --count 4 --frames 60 --size 640 480
 """
 
+import itertools
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
@@ -92,6 +93,7 @@ def render_many(
     size: tuple[int, int] = (320, 240),
     frames: int = 50,
     workers: int = 2,
+    two_sessions: bool = False,
 ) -> list[Path]:
     """Render ``count`` captures side by side; those that are finished already are left alone.
 
@@ -102,13 +104,15 @@ def render_many(
         size: width and height in pixels.
         frames: frames per dense capture.
         workers: processes to render in.
+        two_sessions: take only those seeds whose captures were taken in two sessions.
     """
-    seeds = range(seed, seed + count)
+    wanted = (n for n in itertools.count(seed) if not two_sessions or draw_recipe(n).events.second_session != "none")
+    seeds = list(itertools.islice(wanted, count))
     folders = [out / f"scene_{number:04d}" for number in seeds]
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         pending = [pool.submit(render_scene, n, d, frames, size) for n, d in zip(seeds, folders, strict=True)]
-        for done, job in enumerate(pending, start=1):
-            recipe = draw_recipe(seed + done - 1)
+        for done, (number, job) in enumerate(zip(seeds, pending, strict=True), start=1):
+            recipe = draw_recipe(number)
             print(f"{done}/{count} {job.result().name}: {recipe.path} in {recipe.look.surroundings}", flush=True)
     return folders
 

@@ -16,7 +16,9 @@ Pose = Float[np.ndarray, "4 4"]
 """An OpenGL camera-to-world matrix (x right, y up, z back) in the capture's own world."""
 
 
-DISTORTION_KEYS = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2", "sx1", "sy1", "omega")
+DISTORTION_KEYS = (
+    "k0", "k1", "k2", "k3", "k4", "k5", "k6", "p0", "p1", "p2", "sx1", "sy1", "s0", "s1", "s2", "s3", "omega",
+)  # fmt: skip
 """Names of the distortion coefficients of all camera models, as COLMAP and transforms.json have them."""
 
 

@@ -58,7 +58,9 @@ class DatasetConfig:
     mirrored_share: float = 0.5
     """Share of variants whose poses are those of the mirrored world (embeddings hardly tell left from right)."""
     drop_share: float = 0.3
-    """Share of variants without times; without masks; without focal lengths; a tenth of it without any pose."""
+    """Share of variants without times; without masks; without focal lengths."""
+    without_poses: float = 0.12
+    """Share of variants without any pose, as photos are before COLMAP, in [0, 1]."""
     without_evidence: float = 0.1
     """Share of variants without pair evidence, in [0, 1]."""
     faults: FaultConfig = field(default_factory=FaultConfig)
@@ -71,6 +73,7 @@ class DatasetConfig:
             "shuffled_share",
             "mirrored_share",
             "drop_share",
+            "without_poses",
             "without_evidence",
         ):
             if not 0.0 <= getattr(self, name) <= 1.0:
@@ -199,7 +202,7 @@ def with_dropped_parts(
     if not np.isfinite(times).any() and rng.random() < config.drop_share:
         times = np.arange(len(raw), dtype=np.float64)
     drop_time, drop_masks, drop_focals = rng.random(3) < config.drop_share
-    drop_poses = rng.random() < 0.1 * config.drop_share
+    drop_poses = rng.random() < config.without_poses
     gaps = rng.random((len(raw), 3)) < (0.05 if rng.random() < 0.2 else 0.0)
     return capture.with_raw(
         RawFeatures(

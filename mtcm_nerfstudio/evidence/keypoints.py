@@ -1,7 +1,7 @@
 """Keypoints of one image with their descriptors, how blurred and how bright the image is around each, and a thumbnail.
 
-Places are in pixels of an image whose longer side has 1000, the same at every resolution. Blur is in pixels of the
-stored image (of at most 1600, which is what nerfstudio trains at).
+Places are in pixels of an image whose longer side has 1000, the same at every resolution, from its corner. Blur is in
+pixels of the stored image (of at most 1600, which is what nerfstudio trains at).
 """
 
 from dataclasses import dataclass, fields
@@ -14,32 +14,36 @@ from PIL import Image
 
 from mtcm_nerfstudio.capture.images import read_mask, read_rgb
 
-VERSION = "3"
+VERSION = "4"
 """Changes whenever the same image gives other keypoints."""
 LONGER_SIDE = 1000
 """Unit of places: pixels of an image with this longer side."""
-DETECTED_AT = 800
-"""Keypoints are found, and blur and brightness measured, at this longer side; smaller images are left as they are."""
+DETECTED_AT, MEASURED_AT = 640, 800
+"""Longer sides at which keypoints are found, and at which blur and brightness are measured; smaller images are left as
+they are."""
 TRAINED_AT = 1600
 """Longer side above which nerfstudio scales images down before it trains."""
-MOST_KEYPOINTS = 1500
+MOST_KEYPOINTS = 1000
 THUMBNAIL = 64
 """Longer side of the thumbnail."""
 GRID = 8
 """Cells along the longer side of an image: GRID × GRID in all, row by row, some of them outside it."""
 GLOBAL_STATISTICS = (
-    "log blur", "log sharpness", "log2 brightness", "log contrast", "dark share", "bright share", "log keypoints",
-    "log keypoint scale", "log noise",
+    "log blur", "log sharpness", "log detail", "log2 brightness", "log contrast", "dark share", "bright share",
+    "log10 keypoints", "log keypoint scale", "log noise",
 )  # fmt: skip
-"""What ``FrameKeypoints.statistics`` holds: logarithms of the edge width in pixels, of detail over contrast, of the
-mean linear light (in stops), of the standard deviation of grey levels; shares of pixels below 8 and above 247;
-logarithms of the number of keypoints, of their median scale, of the noise in grey levels."""
+"""What ``FrameKeypoints.statistics`` holds: logarithms of the edge width in pixels (0 where too few keypoints tell it),
+of detail over contrast, of detail itself (the Laplacian's standard deviation), of the mean linear light (in stops), of
+the standard deviation of grey levels; shares of pixels below 8 and above 247; logarithms of the number of keypoints, of
+their median scale, of the noise in grey levels."""
 
 _CONTRAST_THRESHOLD = 0.02
 _WINDOW = 31
 """Side, in pixels, of the square over which blur and brightness of a keypoint are taken."""
 _REBLUR = 1.5
 """Standard deviation, in pixels, of the Gaussian whose effect on an edge tells the edge's width."""
+_FEWEST = 5
+"""Keypoints that tell how wide edges are."""
 _NOISE_VARIANCE = 2.0
 """Variance that noise of about one grey level adds to a gradient."""
 _SHARPEST, _SOFTEST = 0.3, 12.0
@@ -59,7 +63,7 @@ class FrameKeypoints:
     """Logarithm of the edge width (standard deviation in pixels) along x and along y, around the keypoint."""
     log_light: Float32[np.ndarray, " point"]
     """Mean linear light around the keypoint in stops below white; NaN where it is clipped."""
-    statistics: Float32[np.ndarray, "9"]
+    statistics: Float32[np.ndarray, "10"]
     """Of the whole image, see ``GLOBAL_STATISTICS``."""
     thumbnail: UInt8[np.ndarray, "height width 3"]
     width: float
@@ -134,24 +138,19 @@ def find_keypoints(image_path: Path, mask_path: Path | None = None) -> FrameKeyp
 def keypoints_of(image: Image.Image, mask: np.ndarray | None = None) -> FrameKeypoints:
     """Find the keypoints of a decoded RGB image; ``mask`` is True where they may lie, at any resolution."""
     full = max(image.size)
-    rgb = _resized(image, DETECTED_AT)
+    rgb = _resized(image, MEASURED_AT)
     grey = np.asarray(rgb.convert("L"))
-    allowed = np.full(grey.shape, 255, dtype=np.uint8)
-    if mask is not None:
-        allowed = cv2.resize(mask.astype(np.uint8) * 255, (grey.shape[1], grey.shape[0]))
-    points, scales, descriptors = _sift(grey, allowed)
+    points, scales, descriptors = _sift(grey, mask)
     order = np.argsort(-scales, kind="stable")
-    column = np.clip(np.round(points[order, 0]).astype(int), 0, grey.shape[1] - 1)
-    row = np.clip(np.round(points[order, 1]).astype(int), 0, grey.shape[0] - 1)
+    to_trained, unit = min(full, TRAINED_AT) / max(grey.shape), LONGER_SIDE / max(grey.shape)
+    column, row = np.clip((points[order] / unit).astype(int), 0, [grey.shape[1] - 1, grey.shape[0] - 1]).T
     edge_width = _edge_widths(grey)[:, row, column].T
-    to_trained = min(full, TRAINED_AT) / max(grey.shape)
-    unit = LONGER_SIDE / max(grey.shape)
     return FrameKeypoints(
-        points=(points[order] * unit).astype(np.float32),
+        points=points[order].astype(np.float32),
         descriptors=descriptors[order],
         log_blur=np.log(edge_width * to_trained).astype(np.float32),
         log_light=_log_light(grey)[row, column].astype(np.float32),
-        statistics=_statistics(grey, edge_width, scales * unit, to_trained),
+        statistics=_statistics(grey, edge_width, scales, to_trained),
         thumbnail=_thumbnail(rgb),
         width=LONGER_SIDE * image.width / full,
         height=LONGER_SIDE * image.height / full,
@@ -173,17 +172,25 @@ def _resized(image: Image.Image, longer_side: int) -> Image.Image:
 
 
 def _sift(
-    grey: UInt8[np.ndarray, "h w"], allowed: UInt8[np.ndarray, "h w"]
+    grey: UInt8[np.ndarray, "h w"], mask: np.ndarray | None
 ) -> tuple[Float[np.ndarray, "point 2"], Float[np.ndarray, " point"], UInt8[np.ndarray, "point 128"]]:
-    """Return places, scales and descriptors of SIFT keypoints (Lowe, 2004), in pixels of the image given."""
+    """Return places, scales and descriptors of SIFT keypoints (Lowe, 2004), in pixels at a longer side of 1000."""
+    scale = min(1.0, DETECTED_AT / max(grey.shape))
+    if scale < 1.0:
+        size = (max(1, round(grey.shape[1] * scale)), max(1, round(grey.shape[0] * scale)))
+        grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+    allowed = None
+    if mask is not None:
+        allowed = cv2.resize(mask.astype(np.uint8) * 255, (grey.shape[1], grey.shape[0]))
     sift = cv2.SIFT.create(nfeatures=MOST_KEYPOINTS, contrastThreshold=_CONTRAST_THRESHOLD)
     found, descriptors = sift.detectAndCompute(grey, allowed)
     if descriptors is None or not len(found):
         return np.zeros((0, 2)), np.zeros(0), np.zeros((0, 128), dtype=np.uint8)
     # Keypoints with two directions come twice; OpenCV may give a few more than asked for.
     found, descriptors = found[:MOST_KEYPOINTS], descriptors[:MOST_KEYPOINTS]
-    points = np.array([point.pt for point in found])
-    scales = np.array([point.size for point in found])
+    unit = LONGER_SIDE / max(grey.shape)
+    points = (np.array([point.pt for point in found]) + 0.5) * unit  # OpenCV's pixel centres are whole numbers
+    scales = np.array([point.size for point in found]) * unit
     return points, scales, np.clip(np.round(descriptors), 0, 255).astype(np.uint8)
 
 
@@ -215,26 +222,29 @@ def _log_light(grey: UInt8[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
 
 def _statistics(
     grey: UInt8[np.ndarray, "h w"], edge_width: np.ndarray, scales: np.ndarray, to_trained: float
-) -> Float32[np.ndarray, "9"]:
+) -> Float32[np.ndarray, "10"]:
     values = grey.astype(np.float32)
     window = (_WINDOW, _WINDOW)
     laplacian = cv2.Laplacian(values, cv2.CV_32F)
     mean = cv2.blur(values, window)
-    deviation = np.sqrt(np.maximum(cv2.blur(values * values, window) - mean * mean, 0.0))
-    detail = np.sqrt(cv2.blur(laplacian * laplacian, window))
+    # Averages over windows change slowly: every fourth pixel of them is enough.
+    deviation = np.sqrt(np.maximum(cv2.blur(values * values, window) - mean * mean, 0.0)[::4, ::4])
+    detail = np.sqrt(cv2.blur(laplacian * laplacian, window)[::4, ::4])
     textured = deviation >= np.median(deviation)  # a blank wall tells nothing about sharpness
-    widest = np.log(edge_width.max(axis=1) * to_trained) if len(edge_width) else np.array([np.log(_SOFTEST)])
+    # A wall without a keypoint is not blurred: nothing in it tells.
+    widest = np.log(edge_width.max(axis=1) * to_trained) if len(edge_width) >= _FEWEST else np.zeros(1)
     # Immerkær (1996): a mask that cancels the image's own structure; the median resists what is left of it.
-    noise = np.median(np.abs(cv2.filter2D(values, cv2.CV_32F, _NOISE_MASK))) / (6.0 * 0.6745)
+    noise = np.median(np.abs(cv2.filter2D(values, cv2.CV_32F, _NOISE_MASK)[::2, ::2])) / (6.0 * 0.6745)
     return np.array(
         [
             np.median(widest),
             np.median(np.log((detail + 1.0) / (deviation + 1.0))[textured]),
+            np.log(laplacian.std() + 0.5),
             np.log2(_LINEAR[grey].mean() + 1e-3),
             np.log(grey.std() + 1.0),
             (grey < 8).mean(),
             (grey > 247).mean(),
-            np.log1p(len(scales)),
+            np.log10(1.0 + len(scales)),
             np.log(np.median(scales)) if len(scales) else np.log(100.0),
             np.log(noise + 0.2),
         ],

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.ndimage import median_filter
+from scipy.ndimage import percentile_filter
 
 from mtcm_nerfstudio.evidence.content import Content, compare_content, largest_block
 from mtcm_nerfstudio.evidence.embedding_outlier import embedding_outlier_score
@@ -38,7 +38,8 @@ _GEOMETRY = (
 )  # fmt: skip
 _BLUR = (
     "blur", "blur above pairs", "blur above sharpest views", "blur above in time", "directional blur",
-    "log sharpness above in time", "log keypoints above in time", "keypoint scale above in time",
+    "log sharpness above in time", "log detail above in time", "log detail above sharpest in time",
+    "log10 keypoints above in time", "keypoint scale above in time",
 )  # fmt: skip
 _EXPOSURE = ("gain", "gain above partners", "unexplained gain", "chroma", "chroma above partners")
 _CONTENT = (
@@ -278,15 +279,18 @@ class _Computation:
             self._above_in_time(statistic["log blur"]),
             np.abs(along[0] - along[1]),
             self._above_in_time(statistic["log sharpness"]),
-            self._above_in_time(statistic["log keypoints"]),
+            self._above_in_time(statistic["log detail"]),
+            self._above_in_time(statistic["log detail"], 90),
+            self._above_in_time(statistic["log10 keypoints"]),
             self._above_in_time(statistic["log keypoint scale"]),
         ]
 
-    def _above_in_time(self, values: Float[np.ndarray, " frame"]) -> Float[np.ndarray, " frame"]:
-        """Return values minus the median of the frames before and after."""
+    def _above_in_time(self, values: Float[np.ndarray, " frame"], percent: int = 50) -> Float[np.ndarray, " frame"]:
+        """Return values minus the median, or another percentile, of the frames before and after."""
         out, index = np.zeros(len(values)), np.flatnonzero(self.readable)
         size = min(2 * _TIME_WINDOW + 1, (len(index) - 1) // 2 * 2 + 1)  # odd: as many before as after
-        out[index] = values[index] - median_filter(values[index], size=size, mode="nearest") if len(index) else 0.0
+        if len(index):
+            out[index] = values[index] - percentile_filter(values[index], percent, size=size, mode="nearest")
         return out
 
     def _exposure_numbers(self) -> list[np.ndarray]:
@@ -338,7 +342,7 @@ class _Computation:
 
     def _of_pairs(self) -> Float[np.ndarray, "pair two number"]:
         covered = self.table.covered.mean(axis=2)
-        keypoints = self.statistics[:, GLOBAL_STATISTICS.index("log keypoints")]
+        keypoints = self.statistics[:, GLOBAL_STATISTICS.index("log10 keypoints")]
         blur, cluster = self.table.blur_difference, self.support.cluster
         same = cluster[self.table.pairs[:, 0]] == cluster[self.table.pairs[:, 1]]
         numbers = [

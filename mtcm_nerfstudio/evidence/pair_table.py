@@ -20,7 +20,7 @@ CELLS = GRID * GRID
 class FrameTable:
     """What evidence knows of each frame for itself; row i belongs to frame i."""
 
-    statistics: Float[np.ndarray, "frame 9"]
+    statistics: Float[np.ndarray, "frame 10"]
     """See ``keypoints.GLOBAL_STATISTICS``; NaN for frames without an image."""
     thumbnails: UInt8[np.ndarray, "frame 64 64 3"]
     """Padded at the right and at the bottom."""

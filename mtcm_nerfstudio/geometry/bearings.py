@@ -15,9 +15,11 @@ Plane = Float[np.ndarray, "point 2"]
 
 _PERSPECTIVE = ("PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV")
 _FISHEYE = ("OPENCV_FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE", "THIN_PRISM_FISHEYE", "FISHEYE")
+_FISHEYE624 = ("RAD_TAN_THIN_PRISM_FISHEYE", "FISHEYE624")
+"""One model with two names, COLMAP's and nerfstudio's."""
 _EQUIRECTANGULAR = "EQUIRECTANGULAR"
 _FOV = "FOV"
-CAMERA_MODELS: tuple[str, ...] = (*_PERSPECTIVE, *_FISHEYE, _FOV, _EQUIRECTANGULAR)
+CAMERA_MODELS: tuple[str, ...] = (*_PERSPECTIVE, *_FISHEYE, *_FISHEYE624, _FOV, _EQUIRECTANGULAR)
 """Camera models with bearings; frames of any other have no geometric evidence."""
 
 _ROUNDS = 30
@@ -54,7 +56,7 @@ def bearings_from_pixels(pixels: Float[np.ndarray, "point 2"], intrinsics: Intri
     if intrinsics.camera_model == _FOV:
         return _from_angle_plane(_undo_fov(plane, _coefficients(intrinsics)))
     undistorted = _undistort(plane, _distortion(intrinsics))
-    return _from_angle_plane(undistorted) if intrinsics.camera_model in _FISHEYE else _from_image_plane(undistorted)
+    return _from_image_plane(undistorted) if intrinsics.camera_model in _PERSPECTIVE else _from_angle_plane(undistorted)
 
 
 def pixels_from_bearings(
@@ -99,6 +101,8 @@ def _distortion(intrinsics: Intrinsics) -> Callable[[Plane], Plane]:
         return lambda plane: _distorted_perspective(plane, k)
     if intrinsics.camera_model in _FISHEYE:
         return lambda plane: _distorted_fisheye(plane, k)
+    if intrinsics.camera_model in _FISHEYE624:
+        return lambda plane: _distorted_fisheye624(plane, k)
     raise ValueError(f"no bearings for the camera model {intrinsics.camera_model}: use {', '.join(CAMERA_MODELS)}")
 
 
@@ -117,6 +121,18 @@ def _distorted_fisheye(plane: Plane, k: dict[str, float]) -> Plane:
     radial = 1.0 + r2 * (k.get("k1", 0.0) + r2 * (k.get("k2", 0.0) + r2 * (k.get("k3", 0.0) + r2 * k.get("k4", 0.0))))
     prism = np.stack([k.get("sx1", 0.0) * r2, k.get("sy1", 0.0) * r2], axis=1)
     return plane * radial[:, None] + _tangential(plane, r2, k) + prism
+
+
+def _distorted_fisheye624(plane: Plane, k: dict[str, float]) -> Plane:
+    """Distort an angle plane by six radial, two tangential and four thin prism coefficients, those on what is radial
+    already."""
+    r2 = (plane * plane).sum(axis=1)
+    series = np.polynomial.polynomial.polyval(r2, [1.0, *(k.get(f"k{i}", 0.0) for i in range(6))])
+    x, y = radial = (plane * series[:, None]).T
+    r2, p0, p1 = x * x + y * y, k.get("p0", 0.0), k.get("p1", 0.0)
+    tangential = np.stack([p0 * (r2 + 2 * x * x) + 2 * p1 * x * y, p1 * (r2 + 2 * y * y) + 2 * p0 * x * y], axis=1)
+    s0, s1, s2, s3 = (k.get(f"s{i}", 0.0) for i in range(4))
+    return radial.T + tangential + np.stack([r2 * (s0 + s1 * r2), r2 * (s2 + s3 * r2)], axis=1)
 
 
 def _tangential(plane: Plane, r2: Float[np.ndarray, " point"], k: dict[str, float]) -> Plane:

@@ -29,7 +29,13 @@ from mtcm_nerfstudio.tokens.tokens import POSE as POSE_ENTRIES
 CAPTURES = [capture("a", 24, 0), capture("b b", 12, 1), capture("ü", 9, 2)]
 CONFIG = DatasetConfig(longest=20, batch_tokens=60)
 PLAIN = DatasetConfig(
-    longest=20, batch_tokens=60, reversed_share=0.0, shuffled_share=0.0, mirrored_share=0.0, drop_share=0.0
+    longest=20,
+    batch_tokens=60,
+    reversed_share=0.0,
+    shuffled_share=0.0,
+    mirrored_share=0.0,
+    drop_share=0.0,
+    without_poses=0.0,
 )
 
 

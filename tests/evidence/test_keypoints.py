@@ -145,6 +145,7 @@ def test_a_blank_image_has_no_keypoints_and_finite_statistics(value):
     blank = keypoints_of(Image.new("RGB", (320, 240), (value,) * 3))
     assert len(blank) == 0 and blank.descriptors.shape == (0, 128) and blank.width == 1000.0
     assert np.isfinite(blank.statistics).all()
+    assert blank.statistics[BLURRED] == 0.0, "nothing in it tells whether it is blurred"
 
 
 def test_cells_are_numbered_row_by_row():

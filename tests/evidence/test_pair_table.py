@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtcm_nerfstudio.capture.capture import Intrinsics
-from mtcm_nerfstudio.evidence.keypoints import GRID, NO_KEYPOINTS, FrameKeypoints
+from mtcm_nerfstudio.evidence.keypoints import GLOBAL_STATISTICS, GRID, NO_KEYPOINTS, FrameKeypoints
 from mtcm_nerfstudio.evidence.matching import NO_MATCHES, PairMatches
 from mtcm_nerfstudio.evidence.pair_table import (
     CELLS,
@@ -40,7 +40,7 @@ def keypoints(rng: np.random.Generator, count: int = 90) -> FrameKeypoints:
         points=rng.uniform(0, [1000, 800], (count, 2)).astype(np.float32),
         log_blur=rng.normal(size=(count, 2)).astype(np.float32),
         log_light=rng.normal(size=count).astype(np.float32),
-        statistics=rng.normal(size=9).astype(np.float32),
+        statistics=rng.normal(size=len(GLOBAL_STATISTICS)).astype(np.float32),
         thumbnail=rng.integers(0, 256, (51, 64, 3), dtype=np.uint8),
         width=1000.0,
         height=800.0,

@@ -34,11 +34,15 @@ COEFFICIENTS = {
         **{"k1": 0.01, "k2": -0.005, "p1": 0.001, "p2": -0.0015, "k3": 0.001, "k4": -0.0002},
         **{"sx1": 0.0008, "sy1": -0.0006},
     },
+    "RAD_TAN_THIN_PRISM_FISHEYE": {
+        **{"k0": 0.01, "k1": -0.005, "k2": 0.001, "k3": -0.0002, "k4": 0.0001, "k5": -0.00002},
+        **{"p0": 0.001, "p1": -0.0015, "s0": 0.0008, "s1": -0.0001, "s2": -0.0006, "s3": 0.0002},
+    },
     "FOV": {"omega": 0.9},
 }
 """Distortion of each model in the order of COLMAP's parameters, without those it does not have."""
 ONE_FOCAL = ("SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE")
-OF_COLMAP = tuple(model for model in CAMERA_MODELS if model not in ("EQUIRECTANGULAR", "FISHEYE"))
+OF_COLMAP = tuple(model for model in CAMERA_MODELS if model not in ("EQUIRECTANGULAR", "FISHEYE", "FISHEYE624"))
 FISHEYES = tuple(model for model in CAMERA_MODELS if "FISHEYE" in model)
 
 

@@ -7,13 +7,14 @@ and tilted as they are, so it needs neither an upright picture nor a known verti
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.spatial.transform import Rotation
 
 from mtcm_nerfstudio.capture.poses import capture_frame, nearest_rotation
 from mtcm_nerfstudio.views.standing.look_at import Subject, angle_between, find_subject, upright
 
 Poses = Float[np.ndarray, "n 4 4"]
+Index = int | Int[np.ndarray, " n"]
 
 JUMP = 1.7
 """Steps this many times the usual one leave room for a view between."""
@@ -90,15 +91,15 @@ def along_the_path(views: Views, most: int) -> Poses:
     return np.concatenate(found) if found else np.zeros((0, 4, 4))
 
 
-def between(views: Views, i: int, j: int, share: Float[np.ndarray, " n"]) -> Poses:
-    """Return the poses that lie at shares of the way from view i to view j.
+def between(views: Views, i: Index, j: Index, share: Float[np.ndarray, " n"]) -> Poses:
+    """Return the poses that lie at shares of the way from view i to view j; from each of several, a share for each.
 
     The turn is the shortest one. About a subject the camera keeps it where it has it, nearer or farther by and by, so
     that between two views of a turntable the camera stays on its circle; elsewhere it goes straight on.
     """
     start, end = views.c2w[i], views.c2w[j]
-    first = Rotation.from_matrix(start[:3, :3])
-    turn = (first.inv() * Rotation.from_matrix(end[:3, :3])).as_rotvec()
+    first = Rotation.from_matrix(start[..., :3, :3])
+    turn = (first.inv() * Rotation.from_matrix(end[..., :3, :3])).as_rotvec()
     return _placed(views, i, j, (first * Rotation.from_rotvec(turn * share[:, None])).as_matrix(), share)
 
 
@@ -152,7 +153,7 @@ def _going_on(views: Views, i: int, most: int) -> Poses:
 
 
 def _placed(
-    views: Views, i: int, j: int, rotation: Float[np.ndarray, "n 3 3"], share: Float[np.ndarray, " n"]
+    views: Views, i: Index, j: Index, rotation: Float[np.ndarray, "n 3 3"], share: Float[np.ndarray, " n"]
 ) -> Poses:
     """Put cameras of given rotations at shares of the way from view i to view j."""
     places = _as_seen(views)
@@ -243,4 +244,4 @@ def beside_the_path(views: Views) -> Poses:
     apart = distances(views.coordinates(views.c2w), views.coordinates(views.c2w))
     near = np.argsort(apart, axis=1, kind="stable")[:, 1 : _NEIGHBOURS + 1]
     pairs = np.unique(np.sort([(i, int(j)) for i, row in enumerate(near) for j in row], axis=1), axis=0)
-    return np.concatenate([between(views, int(i), int(j), np.array([0.5])) for i, j in pairs])
+    return between(views, pairs[:, 0], pairs[:, 1], np.full(len(pairs), 0.5))

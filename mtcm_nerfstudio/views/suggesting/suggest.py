@@ -123,14 +123,20 @@ class _Places:
         here, seen = views.coordinates(self.c2w), views.coordinates(views.c2w)
         missing, spacing = np.square(distances(here, seen).min(axis=1)), _spacing(seen)
         counts = weight > 0
-        apart = np.square(distances(here[counts], here))
+        apart = np.square(distances(here, here[counts]))
         everything = float(weight @ missing)
         chosen: list[int] = []
         gains: list[float] = []
         free = missing >= np.square(_SPACINGS * spacing)
+        # What a candidate gains only falls as others are chosen: what it once gained is a bound (Minoux, 1978).
+        gain = np.maximum(missing[counts] - apart, 0.0) @ weight[counts]
+        since = np.zeros(len(gain), dtype=int)
         while len(chosen) < most and free.any() and everything > 0:
-            gain = np.where(free, weight[counts] @ np.maximum(missing[counts, None] - apart, 0.0), -1.0)
-            best = int(gain.argmax())
+            best = int(np.where(free, gain, -1.0).argmax())
+            if since[best] < len(chosen):
+                gain[best] = np.maximum(missing[counts] - apart[best], 0.0) @ weight[counts]
+                since[best] = len(chosen)
+                continue
             if gain[best] < _LEAST_GAIN * everything:
                 break
             chosen.append(best)

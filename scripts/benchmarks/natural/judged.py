@@ -52,6 +52,8 @@ class JudgedCapture:
     frames: tuple[JudgedFrame, ...]
     unseen: int
     """Frames of parts of the subject that no kept camera sees any more."""
+    again: bool = False
+    """Whether these are the photos, without poses, of a capture that was judged with its poses too."""
     images: tuple[Path, ...] = ()
 
     def good_lost(self) -> int:

@@ -34,7 +34,9 @@ def markdown(about: Mapping[str, Any], found: Sequence[JudgedCapture]) -> str:
         "# Captures as they came\n",
         f"Made by `{about['command']}`.\n",
         "Every capture is judged by a checkpoint that never saw it. Good frames lost: dropped, or given another pose. "
-        "Unseen: good frames dropped without a kept one anywhere near. Labels: data/captures.json.\n",
+        "Unseen: good frames dropped without a kept one anywhere near. Labels: data/captures.json. Photos that "
+        "ns-mtcm-process posed are judged with their poses, where only frames with a pose count, and once more below the "
+        "sum as photos without poses.\n",
     ]
     return "\n".join(
         [
@@ -53,8 +55,10 @@ def markdown(about: Mapping[str, Any], found: Sequence[JudgedCapture]) -> str:
 def capture_rows(found: Sequence[JudgedCapture]) -> tables.Rows:
     """Return a row a capture, and one for all."""
     rows = [["capture", "group", "good", "lost", "share", "clear found", "mild found", "kept for coverage", "unseen"]]
-    rows += [_row(one.name, one.group, [one]) for one in found]
-    return [*rows, _row("all", "", found)]
+    once = [one for one in found if not one.again]
+    rows += [_row(one.name, one.group, [one]) for one in once]
+    rows.append(_row("all", "", once))
+    return rows + [_row(one.name, one.group, [one]) for one in found if one.again]
 
 
 def _row(name: str, group: str, found: Sequence[JudgedCapture]) -> list[str]:
@@ -79,7 +83,7 @@ def _row(name: str, group: str, found: Sequence[JudgedCapture]) -> list[str]:
 
 def method_rows(found: Sequence[JudgedCapture]) -> tables.Rows:
     """Return a row a method: what it finds at equal shares of good frames lost."""
-    frames = [frame for one in found for frame in one.frames if frame.natural != "mild"]
+    frames = [frame for one in found if not one.again for frame in one.frames if frame.natural != "mild"]
     faulty = np.array([frame.natural == "clear" for frame in frames])
     rows = [["method", "AUROC", *(f"found at {100 * share:g} %" for share in LOST)]]
     for name in frames[0].scores if frames and faulty.any() else ():
@@ -99,7 +103,7 @@ def record(about: Mapping[str, Any], found: Sequence[Mapping[str, Any]]) -> str:
     captures = []
     for one in found:
         frames = [json.dumps(_short(frame), separators=(",", ":")) for frame in one["frames"]]
-        head = json.dumps({key: one[key] for key in ("name", "group", "checkpoint", "unseen")})
+        head = json.dumps({key: one[key] for key in ("name", "group", "checkpoint", "unseen", "again")})
         captures.append(f'{head[:-1]}, "frames": [\n' + ",\n".join(frames) + "\n]}")
     head = json.dumps({"schema_version": 1, "sharp_frames_percent": SHARP_FRAMES_PERCENT, **about}, indent=1)
     return f'{head[:-2]},\n "captures": [\n' + ",\n".join(captures) + "\n]}\n"
