@@ -17,7 +17,7 @@ from mtcm_nerfstudio.consistency.transformer_dataset import evidence_of
 from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer
 from mtcm_nerfstudio.tokens.tokens import assemble_tokens
 
-AS_IT_CAME, CORRUPTED = "as it came", "corrupted images"
+AS_IT_CAME, CORRUPTED, OTHER_SESSION = "as it came", "corrupted images", "other session"
 SHARE = 0.2
 """Share of the frames whose poses are made wrong."""
 
@@ -33,6 +33,8 @@ class Measured:
     forest_logit: Float[np.ndarray, " row"]
     faulty: Bool[np.ndarray, " row"]
     """Whether a fault was put in or was there."""
+    natural: np.ndarray
+    """What is wrong with the frame as it came; empty where nothing is known to be."""
 
     def rows(self, chosen: Bool[np.ndarray, " row"]) -> "Measured":
         """Return some rows."""
@@ -69,12 +71,21 @@ def auroc(score: Float[np.ndarray, " row"], faulty: Bool[np.ndarray, " row"]) ->
 
 
 def auroc_by_variant(measured: Measured, score: Float[np.ndarray, " row"]) -> dict[str, float]:
-    """Return the mean over captures of every variant's AUROC, and of that of all variants together."""
+    """Return the mean over captures of every variant's AUROC, and of that of all variants together.
+
+    ``OTHER_SESSION`` is of frames that another session left in captures as they came, against the good ones.
+    """
     found: dict[str, list[float]] = {}
+    as_it_came = measured.variant == AS_IT_CAME
+    rows_of = {
+        **{variant: measured.variant == variant for variant in (AS_IT_CAME, CORRUPTED, *FAULT_KINDS)},
+        OTHER_SESSION: as_it_came & (~measured.faulty | (measured.natural == "foreign")),
+        "all": np.ones(len(score), dtype=bool),
+    }
     for name in np.unique(measured.capture):
         of_capture = measured.capture == name
-        for variant in (AS_IT_CAME, CORRUPTED, *FAULT_KINDS, "all"):
-            rows = of_capture & ((measured.variant == variant) if variant != "all" else True)
+        for variant, of_variant in rows_of.items():
+            rows = of_capture & of_variant
             found.setdefault(variant, []).append(auroc(score[rows], measured.faulty[rows]))
     return {kind: float(np.nanmean(values)) for kind, values in found.items() if not np.isnan(values).all()}
 
@@ -83,7 +94,7 @@ def save_measured(measured: Measured, path: Path) -> None:
     """Write what was measured to an archive of arrays."""
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {field.name: getattr(measured, field.name) for field in fields(Measured)}
-    strings = {name: arrays[name].astype(np.str_) for name in ("capture", "variant")}
+    strings = {name: arrays[name].astype(np.str_) for name in ("capture", "variant", "natural")}
     np.savez(path, **{**arrays, **strings})
 
 
@@ -106,4 +117,5 @@ def _score(model: ConsistencyTransformer, spoiled: Spoiled, variant: str) -> Mea
         part[0].double().numpy()[counts] for part in (output.inconsistency_logit, output.forest_logit)
     )
     names, variants = (np.full(int(counts.sum()), value) for value in (capture.name, variant))
-    return Measured(names, variants, logit, forest_logit, faulty[counts])
+    natural = np.array([reason or "" for reason in capture.natural] or [""] * len(counts))[counts]
+    return Measured(names, variants, logit, forest_logit, faulty[counts], natural)

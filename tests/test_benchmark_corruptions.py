@@ -209,8 +209,9 @@ def test_a_foreign_image_shows_the_donor(corruptions: ModuleType) -> None:
 
 
 def test_nothing_is_shared_with_the_training_injector(corruptions: ModuleType) -> None:
-    tree = ast.parse((SCRIPTS / "benchmarks" / "corruptions.py").read_text())
-    modules = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-    modules += [name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names]
+    files = [SCRIPTS / "benchmarks" / f"{name}.py" for name in ("corruptions", "occluders", "linear_light")]
+    nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text()))]
+    modules = [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+    modules += [name.name for node in nodes if isinstance(node, ast.Import) for name in node.names]
     assert modules and not any(module.startswith("mtcm_nerfstudio") for module in modules)
     assert set(corruptions.REASON_OF) == {*corruptions.KINDS, "moved_run"}

@@ -47,6 +47,7 @@ def test_measuring_covers_captures_as_they_came_and_every_kind_and_comes_back_fr
     as_it_came = measured.variant == held_out.AS_IT_CAME
     assert {held_out.AS_IT_CAME, held_out.CORRUPTED, "swap", "pose_1", "far"} <= set(measured.variant)
     assert as_it_came.sum() == 20 and measured.faulty[as_it_came].sum() == 1, "the natural fault counts as one"
+    assert measured.natural[as_it_came].tolist() == [*[""] * 19, "blur"]
     assert 0 < measured.faulty.mean() < 0.4
     held_out.save_measured(measured, tmp_path / "m.npz")
     again = held_out.load_measured(tmp_path / "m.npz")

@@ -35,8 +35,8 @@ def markdown(about: Mapping[str, Any], found: Sequence[JudgedCapture]) -> str:
         f"Made by `{about['command']}`.\n",
         "Every capture is judged by a checkpoint that never saw it. Good frames lost: dropped, or given another pose. "
         "Unseen: good frames dropped without a kept one anywhere near. Labels: data/captures.json. Photos that "
-        "ns-mtcm-process posed are judged with their poses, where only frames with a pose count, and once more below the "
-        "sum as photos without poses.\n",
+        "ns-mtcm-process posed are judged with their poses, where only frames with a pose count, and below the sum "
+        "once more as photos without poses.\n",
     ]
     return "\n".join(
         [
