@@ -187,14 +187,12 @@ def filter_capture(
 
 _GAP = 2.5
 """Times the usual spacing from which on dropped frames leave a part of the subject unseen."""
-_FAULTS_OF_PLACE = ("pose", "foreign")
-"""Reasons that say that a frame does not show what should be seen from where it claims to be."""
 
 
 def _alone_in_a_part(raw: RawFeatures, verdicts: tuple[Verdict, ...]) -> frozenset[int]:
     """Return the dropped frames without which a part of the subject would be seen by no kept camera."""
     kept = np.array([verdict.kept for verdict in verdicts], dtype=bool)
-    trusted = np.array([verdict.reason not in (*UNUSABLE, *_FAULTS_OF_PLACE) for verdict in verdicts], dtype=bool)
+    trusted = np.array([verdict.shows_its_place for verdict in verdicts], dtype=bool)
     # A frame that has nothing in common with any other shows nothing that is known to be the subject.
     by_model = {
         i

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from mtcm_nerfstudio.consistency.score import MODEL_REASONS, Scores
-from mtcm_nerfstudio.decisions import DecidedBy, ModalityScores, Reason
+from mtcm_nerfstudio.decisions import UNUSABLE, DecidedBy, ModalityScores, Reason
 from mtcm_nerfstudio.evidence.numbers import Evidence
 from mtcm_nerfstudio.tokens.tokens import PARTS, FrameTokens
 from mtcm_nerfstudio.verdicts.grounds import Grounds
@@ -79,6 +79,18 @@ class Verdict:
     """Index of another frame of the capture."""
     spared: bool
     """Whether a guard-rail kept a frame that the model would have dropped."""
+
+    @property
+    def shows_its_place(self) -> bool:
+        """Whether the frame shows what is to be seen from its pose: many matches that obey the pose prove it."""
+        if self.reason in UNUSABLE or self.reason == "pose":
+            return False
+        proven = self.evidence.get("most_verified_matches", 0.0) >= _PROVING_MATCHES
+        return self.reason != "foreign" or (proven and self.evidence.get("matches_that_obey_pose", 0.0) >= 0.5)
+
+
+_PROVING_MATCHES = 30
+"""Verified matches with one other frame that show that a frame is of this place."""
 
 
 def judge(ruled: RuledOut, tokens: FrameTokens, scored: Scored, ruling: Ruling) -> tuple[Verdict, ...]:

@@ -235,6 +235,22 @@ def evidence_of_blur(blur: np.ndarray) -> Evidence:
     return Evidence(frames, pairs, np.zeros((0, 2, len(PAIR_NUMBERS))), np.zeros((len(blur), CELLS)))
 
 
+def test_matches_that_obey_the_pose_prove_that_a_frame_shows_its_place():
+    evidence = evidence_of_blur(np.zeros(20))
+    evidence.frames[:, FRAME_NUMBERS.index("most matches")] = np.log1p(90) / 5.0
+    evidence.frames[4:6, FRAME_NUMBERS.index("inlier ratio of supported")] = 0.9
+    evidence.frames[5, FRAME_NUMBERS.index("most matches")] = np.log1p(16) / 5.0
+    inconsistency = np.full(20, 0.1)
+    inconsistency[4:7] = 0.9
+    shows = {
+        reason: [v.shows_its_place for v in verdicts_of(features(), inconsistency, evidence=evidence, reason=reason)]
+        for reason in ("blur", "foreign", "pose")
+    }
+    assert shows["blur"][4:8] == [True, True, True, True]
+    assert shows["foreign"][4:8] == [True, False, False, True]
+    assert shows["pose"][4:8] == [False, False, False, True]
+
+
 def test_an_exposure_that_loses_no_detail_is_a_fault_only_when_certain():
     lost = np.zeros(20)
     lost[6] = 0.2
