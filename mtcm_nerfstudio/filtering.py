@@ -160,7 +160,7 @@ def filter_capture(
     )
     tokens = assemble_tokens(ruled.raw)
     verdicts = judge(ruled, tokens, scored, rules)
-    irreplaceable = _alone_in_a_part(ruled.raw, verdicts)
+    irreplaceable = _alone_in_a_part(_at(ruled.raw, repaired), verdicts)
     if irreplaceable:
         verdicts = judge(ruled, tokens, scored, replace(rules, irreplaceable=irreplaceable))
     raw = _at(tokenised.raw, repaired)

@@ -22,10 +22,13 @@ from benchmarks.natural import report
 from benchmarks.natural.judged import JudgedCapture, judged_capture
 from detection.record import command, versions
 
+from mtcm_nerfstudio.capture.read import read_capture
 from mtcm_nerfstudio.cli.errors import clear_errors
 from mtcm_nerfstudio.consistency.checkpoint import card_file
 from mtcm_nerfstudio.decisions import write_text_atomically
 from mtcm_nerfstudio.tokens.cache import Cache
+
+NEARLY_ALL = 0.9
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,8 @@ class Benchmark:
     captures: Path = Path("../shared/captures")
     """Folder with the captures; scripts/benchmarks/lay_out_captures.py makes it from clones."""
     posed: Path = Path("outputs/posed")
-    """Folder with captures that ns-mtcm-process posed, each taken in place of the photos of the same name; those are
-    then judged a second time, as photos without poses."""
+    """Folder with captures that ns-mtcm-process posed of photos. Where it posed nearly all of them they stand for the
+    photos; the other of the two is judged beside them and counts in no sum."""
     only: tuple[str, ...] = ()
     """Captures to measure. Default: all that are there."""
     checkpoints: Path = Path("outputs/pretrain")
@@ -65,7 +68,9 @@ def run(benchmark: Benchmark) -> None:
     found = []
     for name, folder, again in folders(benchmark, entries):
         one = judged_capture(entries[name], folder, benchmark.checkpoint_for(entries[name]), cache)
-        one = replace(one, name=f"{name}, photos", again=True) if again else one
+        if again:
+            how = "posed" if folder.is_relative_to(benchmark.posed) else "photos"
+            one = replace(one, name=f"{name}, {how}", again=True)
         print(report.line(one), flush=True)
         report.contact_sheet(one, benchmark.sheets / f"{one.name}.jpg")
         found.append(replace(one, images=()))
@@ -78,15 +83,23 @@ def folders(benchmark: Benchmark, entries: Mapping[str, CaptureEntry]) -> list[t
     for name in benchmark.only or entries:
         if name not in entries:
             raise ValueError(f"--only names {name!r}, which data/captures.json does not list")
+        posed, places = benchmark.posed / name, [benchmark.captures / name]
+        places = places if places[0].is_dir() else []
         # A folder in which ns-mtcm-process is not done yet has no poses.
-        posed = [benchmark.posed / name] if (benchmark.posed / name / "transforms.json").is_file() else []
-        places = [*posed, *([benchmark.captures / name] if (benchmark.captures / name).is_dir() else [])]
+        if (posed / "transforms.json").is_file():
+            places = [posed, *places] if share_posed(posed) >= NEARLY_ALL else [*places, posed]
         found += [(name, folder, i > 0) for i, folder in enumerate(places)]
         if not places:
             print(f"{benchmark.captures / name}: not there, left out")
     if not found:
         raise FileNotFoundError(f"{benchmark.captures}: holds none of the captures. Name their folder with --captures.")
     return found
+
+
+def share_posed(folder: Path) -> float:
+    """Return the share of a capture's frames that have a pose."""
+    frames = read_capture(folder).frames
+    return sum(frame.c2w is not None for frame in frames) / max(len(frames), 1)
 
 
 def write(benchmark: Benchmark, found: Sequence[JudgedCapture]) -> None:

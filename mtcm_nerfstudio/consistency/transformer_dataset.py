@@ -175,11 +175,12 @@ def draw_places(
 ) -> tuple[Int[np.ndarray, " place"], bool]:
     """Draw which frames a variant is made of, one more than it will have, and whether they are in order of time."""
     wanted = min(length + 1, total)
-    stride = int(rng.integers(1, max(1, min(4, (total - 1) // max(wanted - 1, 1))) + 1))
+    # Pairs farther apart were never compared (see ``TRAINING_PAIRS``), and would count as unmatched.
+    stride = int(rng.integers(1, max(1, min(2, (total - 1) // max(wanted - 1, 1))) + 1))
     span = (wanted - 1) * stride + 1
     start = int(rng.integers(0, total - span + 1))
     places = np.arange(start, start + span, stride)
-    if rng.random() < 0.3 and len(places) > 8:
+    if stride == 1 and rng.random() < 0.3 and len(places) > 8:
         # Frames missing here and there, as after a first sorting out by hand.
         places = np.sort(rng.choice(places, size=int(len(places) * rng.uniform(0.6, 1.0)), replace=False))
     order = rng.random()

@@ -17,7 +17,7 @@ from mtcm_nerfstudio.evidence.cell_colours import smoothed, unmatched_colour
 from mtcm_nerfstudio.evidence.keypoints import GRID, LONGER_SIDE, THUMBNAIL, cell_of
 from mtcm_nerfstudio.evidence.pair_graph import solve_pairwise_offsets
 from mtcm_nerfstudio.evidence.pair_table import CELLS, FrameTable, PairTable
-from mtcm_nerfstudio.geometry.bearings import has_bearings, pixels_from_bearings
+from mtcm_nerfstudio.geometry.bearings import has_bearings, pixels_from_bearings, widest_angle
 from mtcm_nerfstudio.geometry.epipolar import MatchedBearings, triangulate_midpoints
 
 _POINTS = 40
@@ -124,15 +124,20 @@ def _project(
     for i, intrinsics in enumerate(frames.intrinsics):
         if intrinsics is not None and has_bearings(intrinsics):
             cameras.setdefault(intrinsics, []).append(i)
-    number = np.full(len(frames), -1)
+    number = np.full(len(frames), len(cameras))
     for k, members in enumerate(cameras.values()):
         number[members] = k
-    for k, members in enumerate(cameras.values()):
-        rows = np.flatnonzero(number[frame] == k)
+    order = np.argsort(number[frame], kind="stable")
+    ends = np.searchsorted(number[frame][order], np.arange(len(cameras) + 1))
+    for members, start, end in zip(cameras.values(), ends[:-1], ends[1:], strict=True):
         intrinsics = frames.intrinsics[members[0]]
         assert intrinsics is not None
+        rows = order[start:end]
         unit = LONGER_SIDE / max(intrinsics.width, intrinsics.height)
         pixel[rows] = pixels_from_bearings(bearings[rows], intrinsics) * unit
+        # A distortion says nothing beyond the image's border, and may fold what is there back into the image.
+        beyond = bearings[rows, 2] < np.cos(widest_angle(intrinsics)) * np.linalg.norm(bearings[rows], axis=1)
+        pixel[rows[beyond]] = np.nan
     return pixel
 
 

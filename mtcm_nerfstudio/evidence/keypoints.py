@@ -42,7 +42,7 @@ _WINDOW = 31
 """Side, in pixels, of the square over which blur and brightness of a keypoint are taken."""
 _REBLUR = 1.5
 """Standard deviation, in pixels, of the Gaussian whose effect on an edge tells the edge's width."""
-_FEWEST = 5
+FEWEST_FOR_BLUR = 5
 """Keypoints that tell how wide edges are."""
 _NOISE_VARIANCE = 2.0
 """Variance that noise of about one grey level adds to a gradient."""
@@ -232,7 +232,7 @@ def _statistics(
     detail = np.sqrt(cv2.blur(laplacian * laplacian, window)[::4, ::4])
     textured = deviation >= np.median(deviation)  # a blank wall tells nothing about sharpness
     # A wall without a keypoint is not blurred: nothing in it tells.
-    widest = np.log(edge_width.max(axis=1) * to_trained) if len(edge_width) >= _FEWEST else np.zeros(1)
+    widest = np.log(edge_width.max(axis=1) * to_trained) if len(edge_width) >= FEWEST_FOR_BLUR else np.zeros(1)
     # Immerkær (1996): a mask that cancels the image's own structure; the median resists what is left of it.
     noise = np.median(np.abs(cv2.filter2D(values, cv2.CV_32F, _NOISE_MASK)[::2, ::2])) / (6.0 * 0.6745)
     return np.array(

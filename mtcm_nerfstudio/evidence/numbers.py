@@ -13,7 +13,7 @@ from scipy.ndimage import percentile_filter
 
 from mtcm_nerfstudio.evidence.content import Content, compare_content, largest_block
 from mtcm_nerfstudio.evidence.embedding_outlier import embedding_outlier_score
-from mtcm_nerfstudio.evidence.keypoints import GLOBAL_STATISTICS
+from mtcm_nerfstudio.evidence.keypoints import FEWEST_FOR_BLUR, GLOBAL_STATISTICS
 from mtcm_nerfstudio.evidence.pair_graph import PairGraph, pair_graph_support, solve_pairwise_offsets
 from mtcm_nerfstudio.evidence.pair_table import PairTable
 from mtcm_nerfstudio.evidence.pairs import select_pairs
@@ -143,7 +143,7 @@ class _Computation:
     ) -> None:
         self.table, self.readable, self.embeddings = table, readable, np.where(readable[:, None], embeddings, np.nan)
         self.graph = PairGraph(table.pairs, len(table))
-        self.statistics = np.nan_to_num(table.frames.statistics)
+        self.statistics = _with_known_blur(np.nan_to_num(table.frames.statistics), readable)
         self.verified = table.verified.astype(np.float64)
         self.weight = self.verified / (self.verified + _HALF_WEIGHT)
         self._test_poses(c2w)
@@ -216,7 +216,8 @@ class _Computation:
         third = graph.largest(_both(matches), 3)
         found = _both((self.verified > 0).astype(np.float64))
         near = _both((self.both_posed & (self.angle < _NEAR)).astype(np.float64))
-        in_time = _both((np.abs(np.diff(self.table.pairs, axis=1)[:, 0]) <= 2).astype(np.float64))
+        rank = np.cumsum(self.readable)  # frames that take no part stand between no others
+        in_time = _both((np.abs(np.diff(rank[self.table.pairs], axis=1)[:, 0]) <= 2).astype(np.float64))
         inliers = self.verified / np.maximum(self.table.tentative, 15)
         covered = np.stack([self._covered_cells(side) for side in range(2)]).any(axis=0).mean(axis=1)
         outlier, nearest = (embedding_outlier_score(self.embeddings, share) for share in (0.5, 0.1))
@@ -367,6 +368,17 @@ class _Computation:
             _both(self.content_known),
         ]
         return np.clip(np.stack(numbers, axis=-1), -_LARGEST, _LARGEST)
+
+
+def _with_known_blur(
+    statistics: Float[np.ndarray, "frame 10"], readable: Bool[np.ndarray, " frame"]
+) -> Float[np.ndarray, "frame 10"]:
+    """Give frames without enough keypoints to tell their blur that of the capture's median."""
+    blur, keypoints = (GLOBAL_STATISTICS.index(name) for name in ("log blur", "log10 keypoints"))
+    told = statistics[:, keypoints] >= np.log10(1.0 + FEWEST_FOR_BLUR) - 1e-6
+    if (told & readable).any():
+        statistics[~told, blur] = np.median(statistics[told & readable, blur])
+    return statistics
 
 
 def _both(values: np.ndarray) -> np.ndarray:

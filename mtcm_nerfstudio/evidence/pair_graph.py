@@ -196,10 +196,13 @@ def solve_pairwise_offsets(
     known: Bool[np.ndarray, " pair"] = np.isfinite(difference)
     difference, current = np.where(known, difference, 0.0), np.where(known, weight, 0.0)
     given = current
+    linked = np.bincount(np.concatenate([i, j]), np.tile(current, 2), frames) > 0
+    if not linked.any():
+        return values
     for _ in range(_OFFSET_ROUNDS):
         right = np.bincount(i, current * difference, frames) - np.bincount(j, current * difference, frames)
         values = _solve_laplacian(pairs, current, right, values)
-        values = values - np.median(values)
+        values = np.where(linked, values - np.median(values[linked]), 0.0)
         current = given / (1.0 + np.abs(values[i] - values[j] - difference) / 0.05)
     return values
 

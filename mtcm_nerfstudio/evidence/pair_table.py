@@ -219,7 +219,7 @@ def pair_table(frames: FrameTable, summaries: Mapping[tuple[int, int], PairSumma
 
 def _mirrored(intrinsics: Intrinsics) -> Intrinsics:
     """Return the intrinsics of the camera whose images are the mirrored ones."""
-    odd = ("p2", "sx1")  # coefficients of terms that change sign with x
+    odd = ("p2", "sx1", "p0", "s0", "s1")  # coefficients of terms that change sign with x
     distortion = tuple((name, -value if name in odd else value) for name, value in intrinsics.distortion)
     return replace(intrinsics, cx=intrinsics.width - intrinsics.cx, distortion=distortion)
 

@@ -5,6 +5,7 @@ and y/z it exists beside and behind the camera too. Formulas are those of COLMAP
 """
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 from jaxtyping import Float
@@ -88,6 +89,22 @@ def pixels_per_radian(intrinsics: Intrinsics | None) -> float:
     if intrinsics.camera_model == _EQUIRECTANGULAR:
         return intrinsics.width / (2.0 * np.pi)
     return 0.5 * (intrinsics.fl_x + intrinsics.fl_y)
+
+
+@cache
+def widest_angle(intrinsics: Intrinsics) -> float:
+    """Return the largest angle, in radians, between the optical axis and what the image's border shows.
+
+    Raises:
+        ValueError: the camera model has no bearings.
+    """
+    if intrinsics.camera_model == _EQUIRECTANGULAR:
+        return float(np.pi)
+    x, y = np.linspace(0, intrinsics.width, 33), np.linspace(0, intrinsics.height, 33)
+    corners = np.stack(np.meshgrid(x, y), axis=-1)
+    border = np.concatenate([corners[[0, -1]].reshape(-1, 2), corners[:, [0, -1]].reshape(-1, 2)])
+    ahead = bearings_from_pixels(border, intrinsics)[:, 2]
+    return float(np.arccos(np.nanmin(ahead))) if np.isfinite(ahead).any() else float(np.pi)
 
 
 def _coefficients(intrinsics: Intrinsics) -> dict[str, float]:

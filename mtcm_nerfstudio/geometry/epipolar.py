@@ -131,6 +131,8 @@ def triangulate_midpoints(
 
 
 _PARALLEL = np.sin(np.radians(0.5))
+_SAME_PLACE = 1e-6
+"""Distance, in units of the capture, within which two cameras stand in one place."""
 
 
 def _signed_errors(
@@ -145,6 +147,8 @@ def _signed_errors(
     bearings is e = yᵀ E x. Its slope by a turn of x by 1/f₁ is |Eᵀy| / f₁ (less e, along x itself), so that
     e / √(|Eᵀy|² / f₁² + |Ex|² / f₂²) is the Sampson error in pixels. Moving the first camera by (ω, ν) in its own axes
     changes e by ω · (x × Eᵀy) + ν · Rᵀ(R x × y).
+
+    Cameras in one place have no epipolar lines: there the two directions must be the same, and no slope is known.
     """
     to_second = np.swapaxes(second[:, :3, :3], 1, 2)
     rotation = to_second @ first[:, :3, :3]
@@ -160,10 +164,17 @@ def _signed_errors(
         + np.maximum((plane**2).sum(-1) - e * e, 0.0) * inverse[:, 1:]
     )
     scale = matched.valid / np.maximum(size, 1e-12)
+    turned = x @ np.swapaxes(rotation, 1, 2)
+    together = np.linalg.norm(translation, axis=1) < _SAME_PLACE
+    if together.any():
+        apart = np.linalg.norm(np.cross(turned[together], y[together]), axis=-1)
+        e[together] = apart / np.sqrt(inverse[together].sum(axis=1, keepdims=True))
+        scale[together] = matched.valid[together]
     if not with_slope:
         return scale * e, None
-    by_translation = np.cross(x @ np.swapaxes(rotation, 1, 2), y) @ rotation
+    by_translation = np.cross(turned, y) @ rotation
     slope = np.concatenate([np.cross(x, plane_back), by_translation], axis=-1)
+    slope[together] = 0.0
     return scale * e, scale[..., None] * slope
 
 

@@ -49,7 +49,8 @@ def sharpness_and_exposure(evidence: Evidence) -> dict[str, Float[np.ndarray, " 
     Returns:
         ``blur_px``: width of edges (standard deviation) in pixels of the image that a NeRF trains on;
         ``relative_sharpness``: of the sharpest views of the same points, in (0, 1]; ``exposure_stops``: brightness of
-        the same points above the capture's usual.
+        the same points above the capture's usual, where the brightness drifts slowly above that of frames near by. NaN
+        where a frame has no matches to compare with.
     """
     blur, own = evidence.number("blur"), evidence.number("log blur")
     read = evidence.frames.any(axis=1)
@@ -62,7 +63,8 @@ def sharpness_and_exposure(evidence: Evidence) -> dict[str, Float[np.ndarray, " 
         "relative_sharpness": np.exp(-np.maximum(blur - sharpest, 0.0)),
         "exposure_stops": evidence.number("gain"),
     }
-    return {name: np.where(read, values, np.nan) for name, values in found.items()}
+    compared = read & (evidence.number("log pair weight") > 0)
+    return {name: np.where(compared, values, np.nan) for name, values in found.items()}
 
 
 _SHARPEST = 0.1

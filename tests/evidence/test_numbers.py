@@ -208,6 +208,17 @@ def test_unreadable_frames_have_zeros_and_change_little(walk, plain, tmp_path):
         assert np.median(np.abs(evidence.number(name) - plain.number(name))[others]) < 0.05, name
 
 
+def test_frames_that_are_not_there_do_not_stand_between_others(walk, tmp_path):
+    frames = list(walk.frames)
+    for i in range(COUNT):
+        if i % 3:
+            frames[i] = with_image(frames[i], tmp_path / f"missing_{i}.png")
+    there = [frame for frame in frames if frame.image_path.is_file()]
+    with_gaps, alone = (evidence_of_walk(matched(some, walk.cache), some) for some in (frames, there))
+    # The unit of the capture is that of all claimed poses, so the last digits differ.
+    np.testing.assert_allclose(with_gaps.frames[::3], alone.frames, atol=0.01)
+
+
 def test_frames_without_pose_or_intrinsics_have_matches_and_no_geometry(walk):
     frames = list(walk.frames)
     frames[4], frames[7] = replace(frames[4], c2w=None), replace(frames[7], intrinsics=None)

@@ -207,3 +207,11 @@ def test_differences_that_are_not_known_or_without_weight_count_for_nothing():
     found = solve_pairwise_offsets(pairs, difference, weight, 12)
     assert np.abs((found[pairs[:, 0]] - found[pairs[:, 1]]) - (true[pairs[:, 0]] - true[pairs[:, 1]])).max() < 0.05
     assert not solve_pairwise_offsets(pairs, np.full(len(pairs), np.nan), np.ones(len(pairs)), 12).any()
+
+
+def test_a_frame_without_pairs_has_no_offset_and_does_not_move_the_median():
+    pairs = chain(12)
+    true = np.linspace(0.0, 1.0, 12)
+    difference = true[pairs[:, 0]] - true[pairs[:, 1]]
+    alone = solve_pairwise_offsets(pairs, difference, np.ones(len(pairs)), 40)
+    assert not alone[12:].any() and np.median(alone[:12]) == pytest.approx(0.0, abs=1e-9)

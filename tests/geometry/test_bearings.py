@@ -16,6 +16,7 @@ from mtcm_nerfstudio.geometry.bearings import (
     is_wide,
     pixels_from_bearings,
     pixels_per_radian,
+    widest_angle,
 )
 
 PLAIN = Intrinsics("PINHOLE", 1200, 900, 850.0, 840.0, 610.0, 445.0)
@@ -165,3 +166,11 @@ def test_unknown_cameras_have_no_bearings():
     for model in CAMERA_MODELS:
         assert bearings_from_pixels(np.zeros((0, 2)), camera(model)).shape == (0, 3)
         assert pixels_from_bearings(np.zeros((0, 3)), camera(model)).shape == (0, 2)
+
+
+@pytest.mark.parametrize("model", [model for model in CAMERA_MODELS if model != "EQUIRECTANGULAR"])
+def test_the_widest_angle_is_that_of_a_corner(model):
+    corners = grid(camera(model))[[0, 11, -12, -1]]
+    expected = np.arccos(bearings_from_pixels(corners, camera(model))[:, 2]).max()
+    assert widest_angle(camera(model)) == pytest.approx(expected, abs=0.02)
+    assert widest_angle(replace(camera(model), camera_model="EQUIRECTANGULAR")) == pytest.approx(np.pi)

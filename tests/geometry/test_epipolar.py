@@ -207,3 +207,22 @@ def test_small_motions_are_rotations_about_a_vector_then_a_shift(twist):
     np.testing.assert_allclose(motion[:3, :3], Rotation.from_rotvec(twist[:3]).as_matrix(), atol=1e-9)
     np.testing.assert_allclose(motion[:, 3], [*twist[3:], 1.0])
     np.testing.assert_allclose(cross_matrix(np.array([twist[:3]]))[0] @ twist[3:], np.cross(twist[:3], twist[3:]))
+
+
+def test_cameras_in_one_place_must_see_the_same_directions():
+    """A tripod, or a tracker that is stuck: without a baseline only the turn is there to obey."""
+    points = np.random.default_rng(0).uniform([-1.0, -1.0, 4.0], [1.0, 1.0, 6.0], (60, 3))
+    x = points / np.linalg.norm(points, axis=1, keepdims=True)
+    turn = small_motion(np.array([[0.0, np.radians(10.0), 0.0, 0.0, 0.0, 0.0]]))[0]
+    y = x @ turn[:3, :3]  # as the camera sees them that is turned by 10°
+    matched = MatchedBearings(
+        np.array([[0, 1]]), np.stack([x, y])[None], np.ones((1, 60), bool), np.full((1, 2), 800.0)
+    )
+    right, unturned = (
+        epipolar_errors(matched, np.stack([np.eye(4), turn])),
+        epipolar_errors(matched, np.tile(np.eye(4), (2, 1, 1))),
+    )
+    assert right.max() < 0.01
+    assert np.median(unturned) > 50.0, "poses that are equal, while the images are not, are no agreement"
+    motion, _ = pose_corrections(matched, np.tile(np.eye(4), (2, 1, 1)), np.ones(1), np.ones(2))
+    assert np.isfinite(motion).all()

@@ -229,6 +229,7 @@ def test_the_least_sharpness_drops_soft_frames_by_rule_whatever_the_model_says()
 def evidence_of_blur(blur: np.ndarray) -> Evidence:
     """Evidence that says nothing but how much wider than usual edges are, as a logarithm."""
     frames = np.zeros((len(blur), len(FRAME_NUMBERS)))
+    frames[:, FRAME_NUMBERS.index("log pair weight")] = 1.0
     frames[:, FRAME_NUMBERS.index("blur")] = blur
     frames[:, FRAME_NUMBERS.index("log blur")] = 0.5 + blur
     pairs = np.zeros((0, 2), dtype=int)

@@ -44,7 +44,8 @@ PLAN: tuple[tuple[FaultKind, ...], ...] = (
 )
 """Faults of the corrupted copies that are made of a capture, one copy after the other and round again."""
 TRAINING_PAIRS = PairSettings(in_time=6, in_pose=12, in_embedding=10)
-"""Pairs that are compared once, so that those of any stretch of the capture are among them."""
+"""Pairs that are compared once, so that those of any stretch of the capture, every second frame or some left out, are
+among them."""
 
 _VERSION = "4"
 """Changes whenever the same capture gives other corrupted ones."""

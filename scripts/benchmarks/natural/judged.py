@@ -53,7 +53,7 @@ class JudgedCapture:
     unseen: int
     """Frames of parts of the subject that no kept camera sees any more."""
     again: bool = False
-    """Whether these are the photos, without poses, of a capture that was judged with its poses too."""
+    """Whether these frames were judged already, with poses or without, and count in no sum."""
     images: tuple[Path, ...] = ()
 
     def good_lost(self) -> int:

@@ -34,9 +34,9 @@ def markdown(about: Mapping[str, Any], found: Sequence[JudgedCapture]) -> str:
         "# Captures as they came\n",
         f"Made by `{about['command']}`.\n",
         "Every capture is judged by a checkpoint that never saw it. Good frames lost: dropped, or given another pose. "
-        "Unseen: good frames dropped without a kept one anywhere near. Labels: data/captures.json. Photos that "
-        "ns-mtcm-process posed are judged with their poses, where only frames with a pose count, and below the sum "
-        "once more as photos without poses.\n",
+        "Unseen: good frames dropped without a kept one anywhere near. Labels: data/captures.json. Of photos that "
+        "ns-mtcm-process posed in part, the photos count; those with poses, where frames without one are left out, "
+        "stand below the sum.\n",
     ]
     return "\n".join(
         [
