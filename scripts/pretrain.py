@@ -57,7 +57,7 @@ from mtcm_nerfstudio.consistency.training.forest_examples import labelled_number
 from mtcm_nerfstudio.consistency.transformer_dataset import DatasetConfig, variants_of
 from mtcm_nerfstudio.consistency.transformer_model import REASONS, ConsistencyTransformer
 from mtcm_nerfstudio.evidence import keypoints, matching
-from mtcm_nerfstudio.evidence.numbers import FRAME_NUMBERS
+from mtcm_nerfstudio.evidence.number_names import FRAME_NUMBERS
 from mtcm_nerfstudio.tokens.cache import Cache
 from mtcm_nerfstudio.tokens.embedders import load_embedder
 from mtcm_nerfstudio.tokens.tokenise import tokens_of

@@ -23,7 +23,8 @@ from mtcm_nerfstudio.capture.capture import Capture
 from mtcm_nerfstudio.consistency.checkpoint import CheckpointCard, save_checkpoint
 from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer, ModelConfig
 from mtcm_nerfstudio.evidence.collect import match_capture
-from mtcm_nerfstudio.evidence.numbers import FRAME_NUMBERS, compute_evidence
+from mtcm_nerfstudio.evidence.number_names import FRAME_NUMBERS
+from mtcm_nerfstudio.evidence.numbers import compute_evidence
 from mtcm_nerfstudio.tokens.cache import Cache
 from mtcm_nerfstudio.tokens.embedders import load_embedder
 from mtcm_nerfstudio.tokens.progress import progress_bars

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer, ModelConfig
-from mtcm_nerfstudio.evidence.numbers import FRAME_NUMBERS, PAIR_NUMBERS
+from mtcm_nerfstudio.evidence.number_names import FRAME_NUMBERS, PAIR_NUMBERS
 from mtcm_nerfstudio.tokens.embedders.base import EmbedderName
 
 SCHEMA_VERSION = 2

@@ -8,7 +8,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mtcm_nerfstudio.evidence.numbers import FRAME_NUMBERS, PAIR_NUMBERS, Evidence
+from mtcm_nerfstudio.evidence.number_names import FRAME_NUMBERS, PAIR_NUMBERS
+from mtcm_nerfstudio.evidence.numbers import Evidence
 
 _HIDDEN = 64
 

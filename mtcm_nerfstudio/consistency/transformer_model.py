@@ -19,7 +19,7 @@ from mtcm_nerfstudio.consistency.evidence import EvidenceInput, EvidenceReader, 
 from mtcm_nerfstudio.consistency.forest import Forest
 from mtcm_nerfstudio.consistency.neighbours import NeighbourComparison, between_neighbours
 from mtcm_nerfstudio.consistency.standardisation import Standardisation
-from mtcm_nerfstudio.evidence.numbers import FRAME_NUMBERS, PAIR_NUMBERS
+from mtcm_nerfstudio.evidence.number_names import FRAME_NUMBERS, PAIR_NUMBERS
 from mtcm_nerfstudio.tokens.tokens import PARTS, POSE, TOKEN_DIM
 
 MODALITIES = ("image", "pose", "time")

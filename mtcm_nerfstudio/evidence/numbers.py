@@ -13,10 +13,18 @@ from scipy.ndimage import percentile_filter
 
 from mtcm_nerfstudio.evidence.content import Content, compare_content, largest_block
 from mtcm_nerfstudio.evidence.embedding_outlier import embedding_outlier_score
-from mtcm_nerfstudio.evidence.keypoints import FEWEST_FOR_BLUR, GLOBAL_STATISTICS
+from mtcm_nerfstudio.evidence.keypoints import GLOBAL_STATISTICS
+from mtcm_nerfstudio.evidence.number_names import FRAME_NUMBERS
 from mtcm_nerfstudio.evidence.pair_graph import PairGraph, pair_graph_support, solve_pairwise_offsets
 from mtcm_nerfstudio.evidence.pair_table import PairTable
 from mtcm_nerfstudio.evidence.pairs import select_pairs
+from mtcm_nerfstudio.evidence.robust import (
+    median_of_matches,
+    relative_angles,
+    robust_deviation,
+    share_of_matches,
+    with_known_blur,
+)
 from mtcm_nerfstudio.geometry.epipolar import (
     EPIPOLAR_INLIER_THRESHOLD,
     MatchedBearings,
@@ -25,43 +33,6 @@ from mtcm_nerfstudio.geometry.epipolar import (
     opencv_from_opengl,
     pose_corrections,
 )
-
-_MATCHING = (
-    "log pair weight", "verified share", "most matches", "third most matches", "third most above partners",
-    "inliers of tentative", "verified share of near poses", "verified share in time", "coverage", "coverage above",
-    "embedding outlier", "embedding outlier of nearest", "unmatched outlier",
-)  # fmt: skip
-_GEOMETRY = (
-    "inlier ratio", "inlier ratio of supported", "best inlier ratio", "log median error", "support", "conflict",
-    "cluster share", "component share", "correction angle", "correction shift", "inlier ratio when moved",
-    "gain of moving", "log tested weight",
-)  # fmt: skip
-_BLUR = (
-    "blur", "blur above pairs", "blur above sharpest views", "blur above in time", "directional blur",
-    "log sharpness above in time", "log detail above in time", "log detail above sharpest in time",
-    "log10 keypoints above in time", "keypoint scale above in time",
-)  # fmt: skip
-_EXPOSURE = ("gain", "gain above partners", "unexplained gain", "chroma", "chroma above partners")
-_CONTENT = (
-    "content difference", "hidden share", "hidden block", "expected cells", "content support", "content conflict",
-    "content cluster share", "unmatched colour share", "unmatched colour block", "unmatched colour block above",
-    "unmatched colour cells",
-)  # fmt: skip
-_OWN = (*(f"{name} above partners" for name in GLOBAL_STATISTICS), *GLOBAL_STATISTICS)
-_BASE = (*_MATCHING, *_GEOMETRY, *_BLUR, *_EXPOSURE, *_CONTENT, *_OWN)
-FRAME_NUMBERS: tuple[str, ...] = (*_BASE, *(f"{name} in this capture" for name in _BASE))
-"""What ``Evidence.frames`` holds: numbers, then the same as robust deviations from the capture's median."""
-PAIR_NUMBERS: tuple[str, ...] = (
-    "matches", "verified", "tested", "inlier ratio", "log median error", "inlier ratio when moved",
-    "inlier ratio when partner moved", "angle", "baseline", "blur difference", "light difference", "covered",
-    "partner covered", "support of partner", "own support", "keypoints above partner", "same cluster",
-    "content difference", "content known",
-)  # fmt: skip
-"""What ``Evidence.of_pairs`` holds."""
-
-_OF_POSES = (*_GEOMETRY, *_CONTENT, "verified share of near poses", "chroma", "chroma above partners")
-_ONE_WITHOUT_POSES = ("cluster share", "component share", "content cluster share")
-"""Where no pose is known every frame is a cluster of its own."""
 
 _HALF_WEIGHT = 40.0
 """Verified matches at which a pair counts half as much as one with very many."""
@@ -122,15 +93,6 @@ def compute_evidence(
     return _Computation(table.rows(pairs), embeddings, known, readable).evidence()
 
 
-def numbers_without_poses(frames: Float[np.ndarray, "frame frame_number"]) -> Float[np.ndarray, "frame frame_number"]:
-    """Return the numbers that frames would have (but for which pairs are selected) if no pose were known."""
-    out = frames.copy()
-    for name in _OF_POSES:
-        out[:, FRAME_NUMBERS.index(name)] = 1.0 if name in _ONE_WITHOUT_POSES else 0.0
-        out[:, FRAME_NUMBERS.index(f"{name} in this capture")] = 0.0
-    return out
-
-
 class _Computation:
     """Everything that several of the numbers are made of."""
 
@@ -143,7 +105,7 @@ class _Computation:
     ) -> None:
         self.table, self.readable, self.embeddings = table, readable, np.where(readable[:, None], embeddings, np.nan)
         self.graph = PairGraph(table.pairs, len(table))
-        self.statistics = _with_known_blur(np.nan_to_num(table.frames.statistics), readable)
+        self.statistics = with_known_blur(np.nan_to_num(table.frames.statistics), readable)
         self.verified = table.verified.astype(np.float64)
         self.weight = self.verified / (self.verified + _HALF_WEIGHT)
         self._test_poses(c2w)
@@ -163,9 +125,9 @@ class _Computation:
         )
         error = epipolar_errors(self.matched, self.camera)
         self.inlier = (error < EPIPOLAR_INLIER_THRESHOLD) & valid
-        self.inlier_ratio = _share(self.inlier, valid)
+        self.inlier_ratio = share_of_matches(self.inlier, valid)
         self.tested = valid.sum(axis=1) >= _FEWEST_TO_TEST
-        median = np.log(np.maximum(_median(error, valid), 0.05) / 0.5) / 3.0
+        median = np.log(np.maximum(median_of_matches(error, valid), 0.05) / 0.5) / 3.0
         self.log_median_error = np.where(self.tested, median, 0.0)
         self.tested_weight = np.where(self.tested, self.weight, 0.0)
         self.support = pair_graph_support(table.pairs, self.tested_weight, self.inlier_ratio, len(table))
@@ -174,12 +136,14 @@ class _Computation:
         )
         self.when_moved = np.stack(
             [
-                _share((epipolar_errors_when_moved(side, self.camera, moved) < EPIPOLAR_INLIER_THRESHOLD), valid)
+                share_of_matches(
+                    (epipolar_errors_when_moved(side, self.camera, moved) < EPIPOLAR_INLIER_THRESHOLD), valid
+                )
                 for side in (self.matched, self.matched.swapped())
             ],
             axis=1,
         )
-        self.angle = np.where(self.both_posed, _angles(self.camera[first], self.camera[second]), 0.0)
+        self.angle = np.where(self.both_posed, relative_angles(self.camera[first], self.camera[second]), 0.0)
         shift = np.linalg.norm(self.camera[first, :3, 3] - self.camera[second, :3, 3], axis=1)
         self.baseline = np.where(self.both_posed, shift, 0.0)
 
@@ -204,7 +168,7 @@ class _Computation:
                 *self._own_numbers(),
             ]
         )
-        within = np.column_stack([_deviation(column, self.readable) for column in base.T])
+        within = np.column_stack([robust_deviation(column, self.readable) for column in base.T])
         frames = np.clip(np.column_stack([base, within]), -_LARGEST, _LARGEST)
         frames = np.where(self.readable[:, None], frames, 0.0)
         return Evidence(frames, self.table.pairs, self._of_pairs(), self.content.difference)
@@ -370,17 +334,6 @@ class _Computation:
         return np.clip(np.stack(numbers, axis=-1), -_LARGEST, _LARGEST)
 
 
-def _with_known_blur(
-    statistics: Float[np.ndarray, "frame 10"], readable: Bool[np.ndarray, " frame"]
-) -> Float[np.ndarray, "frame 10"]:
-    """Give frames without enough keypoints to tell their blur that of the capture's median."""
-    blur, keypoints = (GLOBAL_STATISTICS.index(name) for name in ("log blur", "log10 keypoints"))
-    told = statistics[:, keypoints] >= np.log10(1.0 + FEWEST_FOR_BLUR) - 1e-6
-    if (told & readable).any():
-        statistics[~told, blur] = np.median(statistics[told & readable, blur])
-    return statistics
-
-
 def _both(values: np.ndarray) -> np.ndarray:
     """Give both ends of every pair the same value."""
     return np.stack([values, values], axis=1)
@@ -389,32 +342,3 @@ def _both(values: np.ndarray) -> np.ndarray:
 def _signed(values: Float[np.ndarray, " pair"]) -> Float[np.ndarray, "pair 2"]:
     """Give the ends of every pair values of opposite sign."""
     return np.stack([values, -values], axis=1)
-
-
-def _share(flags: Bool[np.ndarray, "pair match"], valid: Bool[np.ndarray, "pair match"]) -> Float[np.ndarray, " pair"]:
-    return (flags & valid).sum(axis=1) / np.maximum(valid.sum(axis=1), 1)
-
-
-def _median(
-    values: Float[np.ndarray, "pair match"], valid: Bool[np.ndarray, "pair match"]
-) -> Float[np.ndarray, " pair"]:
-    """Return the (lower) median over the valid matches; 0 where there are none."""
-    if not len(values):
-        return np.zeros(0)
-    ordered = np.sort(np.where(valid, values, np.inf), axis=1)
-    middle = np.maximum(valid.sum(axis=1) - 1, 0) // 2
-    return np.where(valid.any(axis=1), ordered[np.arange(len(ordered)), middle], 0.0)
-
-
-def _angles(first: Float[np.ndarray, "pair 4 4"], second: Float[np.ndarray, "pair 4 4"]) -> Float[np.ndarray, " pair"]:
-    cosine = 0.5 * (np.einsum("pij,pij->p", first[:, :3, :3], second[:, :3, :3]) - 1.0)
-    return np.arccos(np.clip(cosine, -1.0, 1.0))
-
-
-def _deviation(values: Float[np.ndarray, " frame"], counts: Bool[np.ndarray, " frame"]) -> Float[np.ndarray, " frame"]:
-    """Return robust deviations from the median over the frames that count, softly limited to ±2."""
-    if not counts.any():
-        return np.zeros_like(values)
-    middle = np.median(values[counts])
-    typical = 1.4826 * np.median(np.abs(values[counts] - middle))
-    return 2.0 * np.tanh((values - middle) / (typical + 0.05 + 0.05 * np.abs(middle)) / 4.0)

@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from mtcm_nerfstudio.consistency.score import ModelReason
-from mtcm_nerfstudio.evidence.numbers import PAIR_NUMBERS, Evidence
+from mtcm_nerfstudio.evidence.number_names import PAIR_NUMBERS
+from mtcm_nerfstudio.evidence.numbers import Evidence
 from mtcm_nerfstudio.verdicts.neighbours import Neighbourhood
 
 

@@ -13,7 +13,7 @@ from mtcm_nerfstudio.consistency.training.corrupted import CorruptedCapture
 from mtcm_nerfstudio.consistency.transformer_model import ModelConfig
 from mtcm_nerfstudio.evidence.keypoints import NO_KEYPOINTS
 from mtcm_nerfstudio.evidence.matching import NO_MATCHES
-from mtcm_nerfstudio.evidence.numbers import FRAME_NUMBERS, PAIR_NUMBERS
+from mtcm_nerfstudio.evidence.number_names import FRAME_NUMBERS, PAIR_NUMBERS
 from mtcm_nerfstudio.evidence.pair_table import SAMPLED, PairTable, frame_table, pair_table, summarise_pair
 from mtcm_nerfstudio.tokens.tokens import EMBEDDING_DIM, PARTS, RawFeatures
 

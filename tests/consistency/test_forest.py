@@ -17,7 +17,7 @@ from mtcm_nerfstudio.consistency.training.batch import Example
 from mtcm_nerfstudio.consistency.training.forest_examples import forest_from_examples, labelled_numbers
 from mtcm_nerfstudio.consistency.transformer_dataset import DatasetConfig, draw_examples
 from mtcm_nerfstudio.consistency.transformer_model import REASONS, ConsistencyTransformer
-from mtcm_nerfstudio.evidence.numbers import FRAME_NUMBERS
+from mtcm_nerfstudio.evidence.number_names import FRAME_NUMBERS
 
 CLASSES = 1 + len(REASONS)
 FEW = ForestConfig(trees=20, min_samples_leaf=2)

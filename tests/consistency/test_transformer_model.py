@@ -15,7 +15,8 @@ from mtcm_nerfstudio.consistency.transformer_model import (
     ModelOutput,
     last_true,
 )
-from mtcm_nerfstudio.evidence.numbers import FRAME_NUMBERS, PAIR_NUMBERS, Evidence
+from mtcm_nerfstudio.evidence.number_names import FRAME_NUMBERS, PAIR_NUMBERS
+from mtcm_nerfstudio.evidence.numbers import Evidence
 from mtcm_nerfstudio.evidence.pair_table import CELLS
 from mtcm_nerfstudio.tokens.tokens import PART_OF_ENTRY, POSE
 

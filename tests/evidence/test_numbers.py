@@ -16,7 +16,8 @@ from PIL import Image
 
 from mtcm_nerfstudio.capture.faults import turned_and_shifted
 from mtcm_nerfstudio.evidence.embedding_outlier import embedding_outlier_score
-from mtcm_nerfstudio.evidence.numbers import FRAME_NUMBERS, PAIR_NUMBERS, Evidence, compute_evidence
+from mtcm_nerfstudio.evidence.number_names import FRAME_NUMBERS, PAIR_NUMBERS
+from mtcm_nerfstudio.evidence.numbers import Evidence, compute_evidence
 from mtcm_nerfstudio.evidence.pair_table import CELLS, pair_table
 from mtcm_nerfstudio.geometry.epipolar import small_motion
 from mtcm_nerfstudio.tokens.cache import Cache

@@ -9,7 +9,8 @@ from tiny_capture import names, orbit
 
 from mtcm_nerfstudio.capture.capture import Capture
 from mtcm_nerfstudio.consistency.score import MODEL_REASONS, Scores
-from mtcm_nerfstudio.evidence.numbers import FRAME_NUMBERS, PAIR_NUMBERS, Evidence
+from mtcm_nerfstudio.evidence.number_names import FRAME_NUMBERS, PAIR_NUMBERS
+from mtcm_nerfstudio.evidence.numbers import Evidence
 from mtcm_nerfstudio.evidence.pair_table import CELLS
 from mtcm_nerfstudio.tokens.tokenise import TokenisedCapture
 from mtcm_nerfstudio.tokens.tokens import RawFeatures, assemble_tokens

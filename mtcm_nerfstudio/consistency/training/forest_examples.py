@@ -11,7 +11,7 @@ from mtcm_nerfstudio.consistency.training.batch import Example
 from mtcm_nerfstudio.consistency.training.capture import TrainingCapture
 from mtcm_nerfstudio.consistency.transformer_dataset import DatasetConfig, draw_examples
 from mtcm_nerfstudio.consistency.transformer_model import REASONS
-from mtcm_nerfstudio.evidence.numbers import numbers_without_poses
+from mtcm_nerfstudio.evidence.number_names import numbers_without_poses
 
 _DRAWINGS = 24
 """Captures that are drawn, each with several variants."""
