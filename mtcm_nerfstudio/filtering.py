@@ -271,6 +271,7 @@ def settings_record(
     flags = {name: value for name, value in asdict(settings).items() if name not in _IN_THE_DIGESTS}
     as_json = {name: list(value) if isinstance(value, tuple) else value for name, value in flags.items()}
     calibration = [card.calibration_scale, card.calibration_offset, card.calibration_forest, card.threshold]
+    calibration += [*card.blur_weights, card.blur_offset]
     record = {**as_json, "checkpoint": card.digest, "calibration": calibration, "embedder": card.embedder}
     if not given:
         return record

@@ -87,7 +87,7 @@ def folders(benchmark: Benchmark, entries: Mapping[str, CaptureEntry]) -> list[t
         places = places if places[0].is_dir() else []
         # A folder in which ns-mtcm-process is not done yet has no poses.
         if (posed / "transforms.json").is_file():
-            places = [posed, *places] if share_posed(posed) >= NEARLY_ALL else [*places, posed]
+            places = [posed, *places] if share_posed(posed, entries[name]) >= NEARLY_ALL else [*places, posed]
         found += [(name, folder, i > 0) for i, folder in enumerate(places)]
         if not places:
             print(f"{benchmark.captures / name}: not there, left out")
@@ -96,10 +96,9 @@ def folders(benchmark: Benchmark, entries: Mapping[str, CaptureEntry]) -> list[t
     return found
 
 
-def share_posed(folder: Path) -> float:
+def share_posed(folder: Path, entry: CaptureEntry) -> float:
     """Return the share of a capture's frames that have a pose."""
-    frames = read_capture(folder).frames
-    return sum(frame.c2w is not None for frame in frames) / max(len(frames), 1)
+    return sum(frame.c2w is not None for frame in read_capture(folder).frames) / entry.frames
 
 
 def write(benchmark: Benchmark, found: Sequence[JudgedCapture]) -> None:

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from sklearn.metrics import roc_auc_score
 
 from mtcm_nerfstudio.capture.faults import FAULT_KINDS, POSE_FAULTS
+from mtcm_nerfstudio.consistency.blur_judge import BlurJudge
 from mtcm_nerfstudio.consistency.evidence import evidence_input
 from mtcm_nerfstudio.consistency.training.capture import TrainingCapture
 from mtcm_nerfstudio.consistency.training.faults import FaultConfig, Spoiled, possible_kinds, spoil
@@ -31,6 +32,8 @@ class Measured:
     """Kind of the faults that were put in; ``AS_IT_CAME`` where there are none."""
     logit: Float[np.ndarray, " row"]
     forest_logit: Float[np.ndarray, " row"]
+    blurred: Float[np.ndarray, " row"]
+    """The blur judge's probability."""
     faulty: Bool[np.ndarray, " row"]
     """Whether a fault was put in or was there."""
     natural: np.ndarray
@@ -41,7 +44,9 @@ class Measured:
         return Measured(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
 
-def measure(model: ConsistencyTransformer, captures: Sequence[TrainingCapture], seed: int = 0) -> Measured:
+def measure(
+    model: ConsistencyTransformer, blur: BlurJudge, captures: Sequence[TrainingCapture], seed: int = 0
+) -> Measured:
     """Score whole captures, as they came, with corrupted images, and with each kind of wrong poses.
 
     Frames of which it is not known whether they are faulty are left out.
@@ -50,13 +55,13 @@ def measure(model: ConsistencyTransformer, captures: Sequence[TrainingCapture], 
     parts = []
     for capture in captures:
         original = capture.with_copy(0)
-        parts.append(_score(model, spoil(original, (), FaultConfig(), rng, faulty=False), AS_IT_CAME))
+        parts.append(_score(model, blur, spoil(original, (), FaultConfig(), rng, faulty=False), AS_IT_CAME))
         for kind in possible_kinds(original, False, POSE_FAULTS):
             config = FaultConfig(largest_share=SHARE, kinds=(kind,), moved_in_time=0.0)
-            parts.append(_score(model, spoil(original, (), config, rng), kind))
+            parts.append(_score(model, blur, spoil(original, (), config, rng), kind))
         for number in range(1, len(capture.copies)):
             config = FaultConfig(pose_share=0.0, moved_in_time=0.0)
-            parts.append(_score(model, spoil(capture.with_copy(number), (), config, rng), CORRUPTED))
+            parts.append(_score(model, blur, spoil(capture.with_copy(number), (), config, rng), CORRUPTED))
     return joined(parts)
 
 
@@ -105,17 +110,19 @@ def load_measured(path: Path) -> Measured:
 
 
 @torch.no_grad()
-def _score(model: ConsistencyTransformer, spoiled: Spoiled, variant: str) -> Measured:
+def _score(model: ConsistencyTransformer, blur: BlurJudge, spoiled: Spoiled, variant: str) -> Measured:
     capture, faulty = spoiled.capture, spoiled.replaced[:, :2].any(axis=1)
     counts = spoiled.real.trusted
     tokens = assemble_tokens(capture.raw)
     present = torch.from_numpy(tokens.present)[None]
     nothing = torch.zeros_like(present)
-    evidence = evidence_input([evidence_of(capture, tokens)])
-    output = model(torch.from_numpy(tokens.tokens)[None], present, ~nothing[..., 0], nothing, evidence)
+    evidence = evidence_of(capture, tokens)
+    given = evidence_input([evidence])
+    output = model(torch.from_numpy(tokens.tokens)[None], present, ~nothing[..., 0], nothing, given)
+    blurred = np.zeros(len(tokens)) if evidence is None else blur.probability(evidence.frames)
     logit, forest_logit = (
         part[0].double().numpy()[counts] for part in (output.inconsistency_logit, output.forest_logit)
     )
     names, variants = (np.full(int(counts.sum()), value) for value in (capture.name, variant))
     natural = np.array([reason or "" for reason in capture.natural] or [""] * len(counts))[counts]
-    return Measured(names, variants, logit, forest_logit, faulty[counts], natural)
+    return Measured(names, variants, logit, forest_logit, blurred[counts], faulty[counts], natural)

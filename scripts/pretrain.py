@@ -39,6 +39,7 @@ from threadpoolctl import threadpool_limits
 from mtcm_nerfstudio.capture.faults import FaultReason
 from mtcm_nerfstudio.capture.read import read_capture
 from mtcm_nerfstudio.cli.errors import clear_errors
+from mtcm_nerfstudio.consistency.blur_judge import BlurJudge, either, fit_blur_judge
 from mtcm_nerfstudio.consistency.checkpoint import (
     SHIPPED,
     CheckpointCard,
@@ -167,22 +168,24 @@ def train_run(
     kept = [capture for capture in captures if capture not in held_out]
     print(f"{run_dir.name}: {len(kept)} captures, {sum(len(c.raw) for c in kept)} frames", flush=True)
     model = train(kept, settings.train, run_dir, first_model(kept, run_dir, settings), True, partial(_print_epoch, run))
-    save_checkpoint(model, bare_card(kept), run_dir / "checkpoint", half=True)
+    card = save_checkpoint(model, bare_card(kept, blur_judge_of(run_dir)), run_dir / "checkpoint", half=True)
     if held_out:
-        save_measured(measure(model, held_out), run_dir / MEASURED)
+        save_measured(measure(model, card.blur_judge, held_out), run_dir / MEASURED)
 
 
 def refit_run(
     captures: Sequence[TrainingCapture], entries: Mapping[str, CaptureEntry], run: Run, settings: Pretrain
 ) -> None:
-    """Give the checkpoint of a run another forest, and measure it again."""
+    """Give the checkpoint of a run another forest and blur judge, and measure it again."""
     run_dir = settings.run_dir(run)
     model, card = load_checkpoint(run_dir / "checkpoint")
     model.set_forest(forest_of(run_dir, settings))
+    blur = blur_judge_of(run_dir)
+    card = replace(card, blur_weights=blur.weights, blur_offset=blur.offset)
     save_checkpoint(model, card, run_dir / "checkpoint", half=True)
     held_out = [capture for i, capture in enumerate(captures) if is_left_out(capture, i, entries, run)]
     if held_out:
-        save_measured(measure(model, held_out), run_dir / MEASURED)
+        save_measured(measure(model, blur, held_out), run_dir / MEASURED)
 
 
 def ship(settings: Pretrain) -> None:
@@ -212,6 +215,12 @@ def forest_of(run_dir: Path, settings: Pretrain) -> Forest:
     with np.load(run_dir / EXAMPLES, allow_pickle=False) as file:
         numbers, label, weight = with_bare_photos(file["numbers"], file["label"], file["weight"])
     return fit_forest(numbers, label, 1 + len(REASONS), weight=weight, seed=settings.train.seed)
+
+
+def blur_judge_of(run_dir: Path) -> BlurJudge:
+    """Fit the blur judge of a run on its examples."""
+    with np.load(run_dir / EXAMPLES, allow_pickle=False) as file:
+        return fit_blur_judge(file["numbers"], file["label"], file["weight"], 1 + REASONS.index("blur"))
 
 
 @dataclass(frozen=True)
@@ -311,7 +320,7 @@ def is_left_out(capture: TrainingCapture, index: int, entries: Mapping[str, Capt
     return entries[capture.name].group == run
 
 
-def bare_card(captures: Sequence[TrainingCapture]) -> CheckpointCard:
+def bare_card(captures: Sequence[TrainingCapture], blur: BlurJudge) -> CheckpointCard:
     """Return the card of a checkpoint that is not calibrated yet."""
     return CheckpointCard(
         name=SHIPPED.name,
@@ -319,6 +328,8 @@ def bare_card(captures: Sequence[TrainingCapture]) -> CheckpointCard:
         embedder_version=load_embedder("efficientnet-lite0", "cpu").version,
         trained_on=tuple(TrainingSource(c.name, len(c.raw), c.licence) for c in captures),
         about=ABOUT,
+        blur_weights=blur.weights,
+        blur_offset=blur.offset,
     )
 
 
@@ -351,7 +362,7 @@ def recalibrate(settings: Pretrain) -> None:
 def calibrated(card: CheckpointCard, measured: Measured) -> CheckpointCard:
     """Return a card with the calibration, threshold and figures of what was measured."""
     calibration = fit_calibration(measured.logit, measured.forest_logit, measured.faulty)
-    probability = calibration.probability(measured.logit, measured.forest_logit)
+    probability = either(calibration.probability(measured.logit, measured.forest_logit), measured.blurred)
     good = (measured.variant == AS_IT_CAME) & ~measured.faulty
     name = measured.capture[good]
     risk = control_risk(probability[good], np.unique(name, return_inverse=True)[1], MOST_DROPPED)
@@ -385,7 +396,9 @@ def print_figures(measured: Measured) -> None:
         "transformer": measured.logit,
         "forest": measured.forest_logit,
         "both": Calibration(*calibration).probability(measured.logit, measured.forest_logit),
+        "blur judge": measured.blurred,
     }
+    scores["all three"] = either(scores["both"], measured.blurred)
     for name, score in scores.items():
         found = auroc_by_variant(measured, score)
         print(f"{name:>12}: " + "  ".join(f"{variant} {value:.3f}" for variant, value in found.items()))

@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
+from mtcm_nerfstudio.consistency.blur_judge import BLUR_NUMBERS, BlurJudge
 from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer, ModelConfig
 from mtcm_nerfstudio.evidence.number_names import FRAME_NUMBERS, PAIR_NUMBERS
 from mtcm_nerfstudio.tokens.embedders.base import EmbedderName
@@ -50,6 +51,9 @@ class CheckpointCard:
     calibration_offset: float = 0.0
     calibration_forest: float = 0.0
     """How much the forest's logit counts; not negative."""
+    blur_weights: tuple[float, ...] = ()
+    """Of ``BLUR_NUMBERS``, see ``BlurJudge``; none: without that judge."""
+    blur_offset: float = 0.0
     window: int = 128
     """Longest sequence of frames that it is shown at once."""
     threshold: float = 0.5
@@ -69,10 +73,17 @@ class CheckpointCard:
             raise ValueError(f"the calibration's scale must be positive, got {self.calibration_scale}")
         if not self.calibration_forest >= 0.0:
             raise ValueError(f"the weight of the forest must not be negative, got {self.calibration_forest}")
+        if len(self.blur_weights) not in (0, len(BLUR_NUMBERS)):
+            raise ValueError(f"the blur judge has {len(BLUR_NUMBERS)} weights, got {len(self.blur_weights)}")
         if self.window < 2:
             raise ValueError(f"the window must be at least 2 frames, got {self.window}")
         if not 0.0 < self.threshold < 1.0:
             raise ValueError(f"the threshold must lie in (0, 1), got {self.threshold}")
+
+    @property
+    def blur_judge(self) -> BlurJudge:
+        """The judge of blur beside the transformer and the forest."""
+        return BlurJudge(self.blur_weights, self.blur_offset)
 
     def require_embedder(self, name: str, version: str | None = None) -> None:
         """Refuse embeddings that the checkpoint was not trained on.
@@ -219,5 +230,6 @@ def _card(entries: Mapping[str, Any]) -> CheckpointCard:
         raise KeyError(f"unknown entry {unknown[0]}")
     card = dict(entries)
     card["model"] = ModelConfig(**entries["model"])
+    card["blur_weights"] = tuple(entries.get("blur_weights", ()))
     card["trained_on"] = tuple(TrainingSource(**source) for source in entries["trained_on"])
     return CheckpointCard(**card)

@@ -21,7 +21,7 @@ class ForestConfig:
     """How a forest is fitted."""
 
     trees: int = 120
-    min_samples_leaf: int = 25
+    min_samples_leaf: int = 36
     """Fewest examples in a leaf."""
     max_features: float = 0.3
     """Share of the numbers that each split may choose from, in (0, 1]."""

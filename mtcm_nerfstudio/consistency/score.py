@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from mtcm_nerfstudio.consistency.blur_judge import either
 from mtcm_nerfstudio.consistency.checkpoint import CheckpointCard
 from mtcm_nerfstudio.consistency.evidence import evidence_input
 from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer, ModelOutput
@@ -49,10 +50,13 @@ def score_frames(
         return Scores(np.zeros(0), np.zeros((0, 3)), np.zeros((0, 5)), np.zeros((0, model.config.d_model)))
     logit, forest_logit, modality, reasons, forest_reasons, states = _outputs(model, card, raw, evidence)
     calibrated = card.calibration_scale * logit + card.calibration_forest * forest_logit + card.calibration_offset
+    faulty, blurred = _sigmoid(calibrated[:, 0]), np.zeros(len(raw))
+    if evidence is not None:
+        blurred = card.blur_judge.probability(evidence.frames)
     return Scores(
-        inconsistency=_sigmoid(calibrated[:, 0]),
+        inconsistency=either(faulty, blurred),
         modality=_sigmoid(modality),
-        reasons=_reasons(_softmax(reasons), forest_reasons),
+        reasons=_with_blur(_reasons(_softmax(reasons), forest_reasons), faulty, blurred),
         states=states,
     )
 
@@ -111,6 +115,15 @@ def _reasons(
     """Return the mean of what the transformer and the forest give as reason, the transformer's alone without forest."""
     has_forest = by_forest.sum(axis=1, keepdims=True) > 0.5
     return np.where(has_forest, 0.5 * (named + by_forest), named)
+
+
+def _with_blur(
+    reasons: Float[np.ndarray, "frame 5"], faulty: Float[np.ndarray, " frame"], blurred: Float[np.ndarray, " frame"]
+) -> Float[np.ndarray, "frame 5"]:
+    """Return the reasons of two judges together, each as sure as it is of a fault; the second knows only blur."""
+    by_blur = np.eye(len(MODEL_REASONS))[MODEL_REASONS.index("blur")]
+    total = np.maximum(faulty + blurred, 1e-12)[:, None]
+    return np.where(blurred[:, None] > 0, (faulty[:, None] * reasons + blurred[:, None] * by_blur) / total, reasons)
 
 
 def windows(count: int, length: int) -> list[Int[np.ndarray, " window"]]:

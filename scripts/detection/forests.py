@@ -15,7 +15,7 @@ from detection.trials import Trial
 
 EXTRA_TREES, BOOSTING = "ExtraTrees", "HistGradientBoosting"
 FORESTS = (EXTRA_TREES, BOOSTING)
-MOST_EXAMPLES = 60_000
+MOST_EXAMPLES = 30_000
 """Of more examples, evenly spread ones are taken: fitting takes minutes a group otherwise."""
 _SMALLEST = 1e-9
 """Probabilities are kept this far from 0 and 1, so that their log odds are finite."""

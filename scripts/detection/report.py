@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from detection import plots, quality, tables
 from detection.figures import Figures, figures
-from detection.forests import FORESTS
+from detection.forests import FORESTS, MOST_EXAMPLES
 from detection.judgement import Outcome
 from detection.methods import EMBEDDING_KNN, FUSION, INLIER_RATIO, LOGISTIC, SHARPNESS, single_baselines
 from detection.mtcm import MTCM, PARTS, REPAIR, TOKENS_ONLY
@@ -142,9 +142,9 @@ def caption(facts: Mapping[str, Any]) -> str:
         f"Frames that are faulty as they came ({natural or 'none'}; listed in data/captures.json) count neither as "
         "good nor as faulty, unless they were corrupted.",
         f"The checkpoints were trained on {', '.join(seen)}." if seen else "No checkpoint was trained on its captures.",
-        "MTCM is a transformer and a forest together; *repair* gives frames another pose and keeps them, which counts "
-        f"as found. *{' and '.join(FORESTS)}* are scikit-learn's, fitted on the examples that MTCM's forest was fitted "
-        "on.",
+        "MTCM is a transformer, a forest and a judge of blur together; *repair* gives frames another pose and keeps "
+        f"them, which counts as found. *{' and '.join(FORESTS)}* are scikit-learn's, fitted on the examples that "
+        f"MTCM's forest was fitted on, of more than {MOST_EXAMPLES:,} on evenly spread ones.",
         f"*{FUSION}* is the larger rank of inlier ratio and embedding kNN; *{LOGISTIC}* a regression over eight such "
         "numbers of each frame, fitted on the trials of the other captures.",
         *([f"COLMAP's numbers: {_ABOUT_COLMAP.format(models)}"] if models else []),

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_capture import names, orbit
 
+from mtcm_nerfstudio.consistency.blur_judge import BLUR_NUMBERS
 from mtcm_nerfstudio.consistency.checkpoint import CheckpointCard
 from mtcm_nerfstudio.consistency.forest import ForestConfig, fit_forest
 from mtcm_nerfstudio.consistency.score import MODEL_REASONS, read_tokens, score_frames, windows
@@ -96,6 +97,21 @@ def test_the_reason_is_the_mean_of_what_both_judges_name(judges):
     np.testing.assert_allclose(
         without.reasons, read_tokens(judges, assemble_tokens(raw)).reason_logits[0].softmax(-1).numpy(), atol=1e-6
     )
+
+
+def test_a_blurred_frame_is_faulty_whatever_the_others_say_and_its_reason_is_blur(judges):
+    raw, evidence = features(12), evidence_about(12)
+    evidence.frames[:, [FRAME_NUMBERS.index(name) for name in BLUR_NUMBERS]] = 0.0
+    evidence.frames[4, FRAME_NUMBERS.index("log blur")] = 2.0
+    without = score_frames(judges, card(calibration_offset=-9.0), raw, evidence)
+    scores = score_frames(
+        judges, card(calibration_offset=-9.0, blur_weights=(9.0, 0.0, 0.0, 0.0), blur_offset=-9.0), raw, evidence
+    )
+    assert without.inconsistency.max() < 0.2 and scores.inconsistency[4] > 0.99
+    assert MODEL_REASONS[scores.reasons[4].argmax()] == "blur"
+    others = np.arange(12) != 4
+    np.testing.assert_allclose(scores.inconsistency[others], without.inconsistency[others], atol=1e-3)
+    np.testing.assert_allclose(scores.reasons.sum(axis=1), 1.0, atol=1e-6)
 
 
 def test_without_evidence_the_transformers_logit_stands_for_both(judges):

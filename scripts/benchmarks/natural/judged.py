@@ -52,9 +52,9 @@ class JudgedCapture:
     frames: tuple[JudgedFrame, ...]
     unseen: int
     """Frames of parts of the subject that no kept camera sees any more."""
+    images: tuple[Path, ...] = ()
     again: bool = False
     """Whether these frames were judged already, with poses or without, and count in no sum."""
-    images: tuple[Path, ...] = ()
 
     def good_lost(self) -> int:
         """Return how many good frames are dropped or moved."""
@@ -98,14 +98,15 @@ def judged_capture(entry: CaptureEntry, folder: Path, checkpoint: Path | None, c
 
 
 def logits(capture: Capture, checkpoint: Path | None, cache: Cache) -> dict[str, np.ndarray]:
-    """Return the log odds of the transformer and of the forest alone."""
+    """Return the log odds of the transformer and of the forest alone, and the blur judge's probability."""
     model, card = load_checkpoint(checkpoint)
     ruled = rule_out(tokens_of(capture, card.embedder, cache, progress=False))
     evidence, _ = evidence_of_capture(capture, ruled, cache, progress=False)
     rows = np.flatnonzero(ruled.readable)
     found = read_logits(model, card, ruled.raw.subset(rows), evidence.subset(rows))
     out = {}
-    for name, values in zip(("transformer alone", "forest alone"), found, strict=True):
+    blurred = card.blur_judge.probability(evidence.frames[rows])
+    for name, values in zip(("transformer alone", "forest alone", "blur judge"), (*found, blurred), strict=True):
         out[name] = np.zeros(len(ruled.raw))
         out[name][rows] = values
     return out
