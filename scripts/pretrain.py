@@ -33,13 +33,14 @@ import tyro
 from benchmarks.capture_list import CaptureEntry, NaturalFault, read_capture_list
 from drawn_variants import load_variants, save_variants
 from held_out import AS_IT_CAME, Measured, auroc_by_variant, joined, load_measured, measure, save_measured
+from jaxtyping import Float
 from rendered_scenes import render_many
 from threadpoolctl import threadpool_limits
 
 from mtcm_nerfstudio.capture.faults import FaultReason
 from mtcm_nerfstudio.capture.read import read_capture
 from mtcm_nerfstudio.cli.errors import clear_errors
-from mtcm_nerfstudio.consistency.blur_judge import BlurJudge, either, fit_blur_judge
+from mtcm_nerfstudio.consistency.blur_judge import BlurJudge, either, fit_blur_judge, fit_scale
 from mtcm_nerfstudio.consistency.checkpoint import (
     SHIPPED,
     CheckpointCard,
@@ -108,6 +109,8 @@ class Pretrain:
     """Train nothing: calibrate the networks by what the runs that left groups out have measured."""
     refit_forests: bool = False
     """Train no transformer: fit the forests anew on the examples that the runs left, measure and calibrate."""
+    remeasure: bool = False
+    """Train and fit nothing but the judges of blur: measure and calibrate the networks as they are."""
     ship: bool = True
     """Write the checkpoint of the run on everything, or its calibration, into the package."""
     batches: int = 8
@@ -142,7 +145,7 @@ def main(settings: Pretrain) -> None:
     fork = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(settings.workers, mp_context=fork) as pool:
         captures = list(pool.map(partial(prepared, settings=settings), sources))
-    target = refit_run if settings.refit_forests else train_run
+    target = refit_run if settings.refit_forests or settings.remeasure else train_run
     running = [fork.Process(target=target, args=(captures, entries, run, settings)) for run in settings.runs]
     for start in range(0, len(running), settings.workers):
         some = running[start : start + settings.workers]
@@ -176,10 +179,11 @@ def train_run(
 def refit_run(
     captures: Sequence[TrainingCapture], entries: Mapping[str, CaptureEntry], run: Run, settings: Pretrain
 ) -> None:
-    """Give the checkpoint of a run another forest and blur judge, and measure it again."""
+    """Give the checkpoint of a run another blur judge and, if wanted, forest, and measure it again."""
     run_dir = settings.run_dir(run)
     model, card = load_checkpoint(run_dir / "checkpoint")
-    model.set_forest(forest_of(run_dir, settings))
+    if settings.refit_forests:
+        model.set_forest(forest_of(run_dir, settings))
     blur = blur_judge_of(run_dir)
     card = replace(card, blur_weights=blur.weights, blur_offset=blur.offset)
     save_checkpoint(model, card, run_dir / "checkpoint", half=True)
@@ -191,7 +195,7 @@ def refit_run(
 def ship(settings: Pretrain) -> None:
     """Calibrate the run on everything by what the others measured, and write it into the package."""
     model, card = load_checkpoint(settings.run_dir("all") / "checkpoint")
-    save_checkpoint(model, calibrated(card, all_measured(settings)), SHIPPED, half=True)
+    save_checkpoint(model, card, SHIPPED, half=True)
     recalibrate(settings)
 
 
@@ -355,14 +359,22 @@ def recalibrate(settings: Pretrain) -> None:
         if not len(others.logit):
             print(f"{stem}: not calibrated, no other group was left out yet")
             continue
-        card_file(stem).write_text(card_to_json(calibrated(card, others)), encoding="utf-8")
+        run_dir = settings.run_dir("all") if stem == SHIPPED else stem.parent
+        card_file(stem).write_text(card_to_json(calibrated(card, others, blur_judge_of(run_dir))), encoding="utf-8")
     print_figures(measured)
 
 
-def calibrated(card: CheckpointCard, measured: Measured) -> CheckpointCard:
-    """Return a card with the calibration, threshold and figures of what was measured."""
+def calibrated(card: CheckpointCard, measured: Measured, blur: BlurJudge) -> CheckpointCard:
+    """Return a card with the calibration, threshold and figures of what was measured.
+
+    Args:
+        card: of the checkpoint.
+        measured: what was left out of other runs.
+        blur: the checkpoint's judge of blur, as it was fitted.
+    """
     calibration = fit_calibration(measured.logit, measured.forest_logit, measured.faulty)
-    probability = either(calibration.probability(measured.logit, measured.forest_logit), measured.blurred)
+    slope, shift = blur_scale(measured)
+    probability = probability_of(measured, calibration, slope, shift)
     good = (measured.variant == AS_IT_CAME) & ~measured.faulty
     name = measured.capture[good]
     risk = control_risk(probability[good], np.unique(name, return_inverse=True)[1], MOST_DROPPED)
@@ -379,14 +391,37 @@ def calibrated(card: CheckpointCard, measured: Measured) -> CheckpointCard:
         figures["real_captures"] = len(of_real)
     if natural.any():
         figures["natural_faults_found"] = float((probability[natural] >= risk.threshold).mean())
+    blur = blur.rescaled(slope, shift)
     return replace(
         card,
+        blur_weights=blur.weights,
+        blur_offset=blur.offset,
         calibration_scale=round(calibration.scale, 4),
         calibration_offset=round(calibration.offset, 4),
         calibration_forest=round(calibration.forest, 4),
         threshold=round(risk.threshold, 4),
         figures={name: round(value, 4) for name, value in figures.items()},
     )
+
+
+def blur_scale(measured: Measured) -> tuple[float, float]:
+    """Return slope and shift of the blur judges' logits, by the blur of real captures as they came.
+
+    Blur in rendered captures is drawn: how sure to be of people's own is told by captures that people took.
+    """
+    is_real = np.isin(measured.capture, list(read_capture_list()))
+    counts = is_real & (measured.variant == AS_IT_CAME) & (~measured.faulty | (measured.natural == "blur"))
+    return fit_scale(measured.blurred[counts], measured.faulty[counts])
+
+
+def probability_of(
+    measured: Measured, calibration: Calibration, slope: float, shift: float
+) -> Float[np.ndarray, " row"]:
+    """Return what all judges together say of the frames that were measured."""
+    told, blurred = measured.blurred > 0, measured.blurred.copy()
+    logit = np.log(blurred[told]) - np.log1p(-blurred[told])
+    blurred[told] = 1.0 / (1.0 + np.exp(-(slope * logit + shift)))
+    return either(calibration.probability(measured.logit, measured.forest_logit), blurred)
 
 
 def print_figures(measured: Measured) -> None:
@@ -398,7 +433,7 @@ def print_figures(measured: Measured) -> None:
         "both": Calibration(*calibration).probability(measured.logit, measured.forest_logit),
         "blur judge": measured.blurred,
     }
-    scores["all three"] = either(scores["both"], measured.blurred)
+    scores["all three"] = probability_of(measured, calibration, *blur_scale(measured))
     for name, score in scores.items():
         found = auroc_by_variant(measured, score)
         print(f"{name:>12}: " + "  ".join(f"{variant} {value:.3f}" for variant, value in found.items()))

@@ -7,9 +7,10 @@ hardly weighs the few that show it, and the transformer no more; these few alone
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from sklearn.linear_model import LogisticRegression
 
+from mtcm_nerfstudio.evidence.keypoints import FEWEST_FOR_BLUR
 from mtcm_nerfstudio.evidence.number_names import FRAME_NUMBERS
 
 BLUR_NUMBERS = ("log blur", "blur above in time", "blur", "log keypoint scale in this capture")
@@ -28,7 +29,7 @@ class BlurJudge(NamedTuple):
     offset: float
 
     def probability(self, frames: Float[np.ndarray, "frame frame_number"]) -> Float[np.ndarray, " frame"]:
-        """Return the probability that each frame is blurred, 0 without a judge.
+        """Return the probability that each frame is blurred; 0 without a judge, and for walls that tell nothing.
 
         Args:
             frames: see ``Evidence.frames``.
@@ -36,7 +37,11 @@ class BlurJudge(NamedTuple):
         if not self.weights:
             return np.zeros(len(frames))
         total = frames[:, _COLUMNS] @ np.array(self.weights) + self.offset
-        return 1.0 / (1.0 + np.exp(-np.clip(total, -60.0, 60.0)))
+        return np.where(_tells(frames), 1.0 / (1.0 + np.exp(-np.clip(total, -60.0, 60.0))), 0.0)
+
+    def rescaled(self, slope: float, shift: float) -> "BlurJudge":
+        """Return the judge whose logits are ``slope`` times these plus ``shift``; see ``fit_scale``."""
+        return BlurJudge(tuple(round(slope * w, 4) for w in self.weights), round(slope * self.offset + shift, 4))
 
 
 NO_BLUR_JUDGE = BlurJudge((), 0.0)
@@ -56,13 +61,41 @@ def fit_blur_judge(
         weight: how much each counts.
         blurred: label of blurred frames.
     """
-    counts = (label == 0) | (label == blurred)
+    counts = ((label == 0) | (label == blurred)) & _tells(frames)
     numbers, faulty, weight = frames[counts][:, _COLUMNS], label[counts] == blurred, weight[counts]
     if not faulty.any() or faulty.all():
         return NO_BLUR_JUDGE
-    share = np.where(faulty, BLURRED_SHARE / weight[faulty].sum(), (1.0 - BLURRED_SHARE) / weight[~faulty].sum())
-    found = LogisticRegression(C=10.0, max_iter=500).fit(numbers, faulty, sample_weight=weight * share * len(weight))
+    found = LogisticRegression(C=10.0, max_iter=500).fit(numbers, faulty, sample_weight=_weights(faulty, weight))
     return BlurJudge(tuple(round(float(w), 4) for w in found.coef_[0]), round(float(found.intercept_[0]), 4))
+
+
+def fit_scale(probability: Float[np.ndarray, " frame"], blurred: Bool[np.ndarray, " frame"]) -> tuple[float, float]:
+    """Fit slope and shift of a judge's logits to frames that it never saw (Platt, 1999); 1 and 0 where none tells.
+
+    Args:
+        probability: what the judge gave these frames; 0 where it had nothing to go by.
+        blurred: what is true of them.
+    """
+    told = probability > 0
+    logit, blurred = np.log(probability[told]) - np.log1p(-probability[told]), blurred[told]
+    if not blurred.any() or blurred.all():
+        return 1.0, 0.0
+    found = LogisticRegression(C=100.0).fit(logit[:, None], blurred, sample_weight=_weights(blurred))
+    return float(found.coef_[0, 0]), float(found.intercept_[0])
+
+
+def _tells(frames: Float[np.ndarray, "frame frame_number"]) -> Bool[np.ndarray, " frame"]:
+    """Return which frames have enough keypoints to tell how wide their edges are."""
+    return frames[:, FRAME_NUMBERS.index("log10 keypoints")] >= np.log10(1.0 + FEWEST_FOR_BLUR) - 1e-6
+
+
+def _weights(
+    blurred: Bool[np.ndarray, " frame"], weight: Float[np.ndarray, " frame"] | float = 1.0
+) -> Float[np.ndarray, " frame"]:
+    """Return weights of mean 1 with which blurred frames have the share that they have in use."""
+    weight = weight * np.ones(len(blurred))
+    share = np.where(blurred, BLURRED_SHARE / weight[blurred].sum(), (1.0 - BLURRED_SHARE) / weight[~blurred].sum())
+    return weight * share * len(blurred)
 
 
 def either(first: Float[np.ndarray, " frame"], second: Float[np.ndarray, " frame"]) -> Float[np.ndarray, " frame"]:

@@ -179,7 +179,7 @@ def _sift(
     if scale < 1.0:
         size = (max(1, round(grey.shape[1] * scale)), max(1, round(grey.shape[0] * scale)))
         grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
-    allowed = None
+    allowed = np.full(grey.shape, 255, dtype=np.uint8)
     if mask is not None:
         allowed = cv2.resize(mask.astype(np.uint8) * 255, (grey.shape[1], grey.shape[0]))
     sift = cv2.SIFT.create(nfeatures=MOST_KEYPOINTS, contrastThreshold=_CONTRAST_THRESHOLD)

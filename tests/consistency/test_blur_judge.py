@@ -6,10 +6,18 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from mtcm_nerfstudio.consistency.blur_judge import BLUR_NUMBERS, NO_BLUR_JUDGE, BlurJudge, either, fit_blur_judge
+from mtcm_nerfstudio.consistency.blur_judge import (
+    BLUR_NUMBERS,
+    NO_BLUR_JUDGE,
+    BlurJudge,
+    either,
+    fit_blur_judge,
+    fit_scale,
+)
 from mtcm_nerfstudio.consistency.checkpoint import CheckpointCard, card_from_json, card_to_json
 from mtcm_nerfstudio.evidence.number_names import FRAME_NUMBERS
 
+KEYPOINTS = FRAME_NUMBERS.index("log10 keypoints")
 CARD = CheckpointCard("test", "efficientnet-lite0", "1")
 
 
@@ -20,6 +28,7 @@ def examples(count: int = 600, share: float = 0.2, seed: int = 0) -> tuple[np.nd
     label = np.where(rng.random(count) < share, 2, np.where(rng.random(count) < 0.1, 1, 0))
     for name in BLUR_NUMBERS:
         numbers[:, FRAME_NUMBERS.index(name)] += 1.5 * (label == 2)
+    numbers[:, KEYPOINTS] = 2.5
     return numbers, label
 
 
@@ -44,6 +53,27 @@ def test_without_both_kinds_there_is_no_judge(label):
     numbers, _ = examples(20)
     judge = fit_blur_judge(numbers, np.full(20, label), np.ones(20), blurred=2)
     assert judge == NO_BLUR_JUDGE and not judge.probability(numbers).any()
+
+
+def test_a_wall_without_keypoints_is_not_blurred():
+    judge = fit_blur_judge(*examples(), np.ones(600), blurred=2)
+    numbers, label = examples(seed=1)
+    numbers[::2, KEYPOINTS] = np.log10(1.0 + 4)
+    found = judge.probability(numbers)
+    assert not found[::2].any() and found[1::2][label[1::2] == 2].mean() > 0.4
+
+
+def test_a_judge_that_is_too_sure_is_put_right_by_frames_that_it_never_saw():
+    judge = fit_blur_judge(*examples(4000), np.ones(4000), blurred=2)
+    too_sure = judge.rescaled(4.0, 3.0)
+    numbers, label = examples(4000, 0.03, seed=3)
+    counts = label != 1
+    found = too_sure.rescaled(*fit_scale(too_sure.probability(numbers)[counts], label[counts] == 2))
+    numbers, label = examples(4000, 0.03, seed=4)
+    probability = found.probability(numbers)[label != 1]
+    assert probability.mean() == pytest.approx(0.03, abs=0.01)
+    assert np.corrcoef(probability, judge.probability(numbers)[label != 1])[0, 1] > 0.95
+    assert fit_scale(np.array([0.2, 0.4]), np.array([False, False])) == (1.0, 0.0)
 
 
 def test_either_is_the_chance_that_one_of_two_independent_judges_is_right():
