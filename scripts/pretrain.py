@@ -72,7 +72,7 @@ DONORS = 4
 """Captures that lend each capture foreign frames."""
 RENDERED_LICENCE = "rendered by scripts/rendered_scenes.py"
 MEASURED, EXAMPLES = "measured.npz", "forest_examples.npz"
-MOST_DROPPED = 0.1
+MOST_DROPPED = 0.05
 """A capture's loss counts up to this share where the threshold is placed."""
 ABOUT = (
     "Trained by scripts/pretrain.py with faults put in anew at every step, beside frames that are faulty as they came. "
@@ -375,20 +375,18 @@ def calibrated(card: CheckpointCard, measured: Measured, blur: BlurJudge) -> Che
     calibration = fit_calibration(measured.logit, measured.forest_logit, measured.faulty)
     slope, shift = blur_scale(measured)
     probability = probability_of(measured, calibration, slope, shift)
+    # What a threshold costs people is told by captures that people took; one of ours alone where there is none.
     good = (measured.variant == AS_IT_CAME) & ~measured.faulty
-    name = measured.capture[good]
-    risk = control_risk(probability[good], np.unique(name, return_inverse=True)[1], MOST_DROPPED)
-    real = np.isin(name, list(read_capture_list()))
-    dropped = probability[good] >= risk.threshold
-    of_real = [min(float(dropped[name == one].mean()), MOST_DROPPED) for one in np.unique(name[real])]
+    of_people = good & np.isin(measured.capture, list(read_capture_list()))
+    counts = of_people if of_people.any() else good
+    number = np.unique(measured.capture[counts], return_inverse=True)[1]
+    risk = control_risk(probability[counts], number, MOST_DROPPED)
     found = auroc_by_variant(measured, probability)
     natural = (measured.variant == AS_IT_CAME) & measured.faulty
     figures = {f"auroc_{variant.replace(' ', '_')}": value for variant, value in found.items()}
-    figures["good_frames_dropped"] = float((probability[good] >= risk.threshold).mean())
+    figures["good_frames_dropped"] = float((probability[counts] >= risk.threshold).mean())
+    figures["captures_of_the_bound"] = int(number.max()) + 1
     figures["bound_on_good_frames_dropped"] = risk.bound
-    if of_real:
-        figures["bound_by_real_captures_alone"] = (sum(of_real) + MOST_DROPPED) / (len(of_real) + 1)
-        figures["real_captures"] = len(of_real)
     if natural.any():
         figures["natural_faults_found"] = float((probability[natural] >= risk.threshold).mean())
     blur = blur.rescaled(slope, shift)
