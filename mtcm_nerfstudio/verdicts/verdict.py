@@ -111,6 +111,7 @@ def judge(ruled: RuledOut, tokens: FrameTokens, scored: Scored, ruling: Ruling) 
     excused = np.isin(np.arange(len(judged)), list(ruling.repaired))
     irreplaceable = np.isin(np.arange(len(judged)), list(ruling.irreplaceable))
     guilty &= ~_is_mild_exposure(scores, scored.claimed or scored.evidence)
+    guilty |= judged & _is_blank(scored.evidence)
     kept_for_coverage = irreplaceable & (np.nan_to_num(scores.inconsistency) < max(NEAR_CERTAINTY, ruling.threshold))
     if ruling.keep_exposure:
         excused |= np.nan_to_num(scores.reasons).argmax(axis=1) == MODEL_REASONS.index("exposure")
@@ -141,6 +142,18 @@ def _is_mild_exposure(scores: Scores, evidence: Evidence | None) -> Bool[np.ndar
     above = [evidence.number(f"{name} above partners") for name in ("dark share", "bright share")]
     detail_is_there = (np.maximum(*above) < _DETAIL_LOST) & (np.maximum(*shares) < _NO_DETAIL)
     return exposure & detail_is_there & (scores.inconsistency < _CERTAIN_EXPOSURE)
+
+
+def _is_blank(evidence: Evidence | None) -> Bool[np.ndarray, " frame"] | bool:
+    """Tell which images show nothing: nearly all black or white, and without a keypoint."""
+    if evidence is None:
+        return False
+    clipped = np.maximum(evidence.number("dark share"), evidence.number("bright share"))
+    return (evidence.number("log10 keypoints") == 0) & (clipped >= _BLANK)
+
+
+_BLANK = 0.95
+"""Share of an image's pixels that are black, or white, from which on it may show nothing."""
 
 
 def _is_soft(grounds: Grounds, least: float) -> Bool[np.ndarray, " frame"] | bool:

@@ -237,6 +237,16 @@ def evidence_of_blur(blur: np.ndarray) -> Evidence:
     return Evidence(frames, pairs, np.zeros((0, 2, len(PAIR_NUMBERS))), np.zeros((len(blur), CELLS)))
 
 
+def test_a_black_image_goes_whatever_the_judge_says_and_a_wall_stays():
+    evidence = evidence_of_blur(np.zeros(20))
+    evidence.frames[[4, 5, 6], FRAME_NUMBERS.index("dark share")] = 0.99, 0.99, 0.3
+    evidence.frames[:, FRAME_NUMBERS.index("log10 keypoints")] = 2.5
+    evidence.frames[[4, 6], FRAME_NUMBERS.index("log10 keypoints")] = 0.0
+    found = verdicts_of(features(), np.full(20, 0.1), evidence=evidence, reason="exposure")
+    assert [i for i, verdict in enumerate(found) if not verdict.kept] == [4]
+    assert found[4].reason == "exposure"
+
+
 def test_matches_that_obey_the_pose_prove_that_a_frame_shows_its_place():
     evidence = evidence_of_blur(np.zeros(20))
     evidence.frames[:, FRAME_NUMBERS.index("most matches")] = np.log1p(90) / 5.0
