@@ -13,6 +13,7 @@ left out, then the one that ships.
 Usage:
     python scripts/pretrain.py                    all runs: one for each group that is left out, then the one that ships
     python scripts/pretrain.py --runs A B         only these
+    python scripts/pretrain.py --remeasure        the networks as they are, measured and calibrated anew
     python scripts/pretrain.py --refit-forests    the transformers as they are, with other forests
     python scripts/pretrain.py --recalibrate      the networks as they are, calibrated anew
 """
@@ -195,7 +196,8 @@ def refit_run(
 def ship(settings: Pretrain) -> None:
     """Calibrate the run on everything by what the others measured, and write it into the package."""
     model, card = load_checkpoint(settings.run_dir("all") / "checkpoint")
-    save_checkpoint(model, card, SHIPPED, half=True)
+    run_dir = settings.run_dir("all")
+    save_checkpoint(model, calibrated(card, all_measured(settings), blur_judge_of(run_dir)), SHIPPED, half=True)
     recalibrate(settings)
 
 
@@ -375,7 +377,7 @@ def calibrated(card: CheckpointCard, measured: Measured, blur: BlurJudge) -> Che
     calibration = fit_calibration(measured.logit, measured.forest_logit, measured.faulty)
     slope, shift = blur_scale(measured)
     probability = probability_of(measured, calibration, slope, shift)
-    # What a threshold costs people is told by captures that people took; one of ours alone where there is none.
+    # Real captures alone place the threshold: rendered ones are harder. Without any, the rendered ones do.
     good = (measured.variant == AS_IT_CAME) & ~measured.faulty
     of_people = good & np.isin(measured.capture, list(read_capture_list()))
     counts = of_people if of_people.any() else good
@@ -405,7 +407,7 @@ def calibrated(card: CheckpointCard, measured: Measured, blur: BlurJudge) -> Che
 def blur_scale(measured: Measured) -> tuple[float, float]:
     """Return slope and shift of the blur judges' logits, by the blur of real captures as they came.
 
-    Blur in rendered captures is drawn: how sure to be of people's own is told by captures that people took.
+    Real captures alone, since rendered blur is not distributed as natural blur is.
     """
     is_real = np.isin(measured.capture, list(read_capture_list()))
     counts = is_real & (measured.variant == AS_IT_CAME) & (~measured.faulty | (measured.natural == "blur"))
@@ -415,10 +417,10 @@ def blur_scale(measured: Measured) -> tuple[float, float]:
 def probability_of(
     measured: Measured, calibration: Calibration, slope: float, shift: float
 ) -> Float[np.ndarray, " row"]:
-    """Return what all judges together say of the frames that were measured."""
-    told, blurred = measured.blurred > 0, measured.blurred.copy()
-    logit = np.log(blurred[told]) - np.log1p(-blurred[told])
-    blurred[told] = 1.0 / (1.0 + np.exp(-(slope * logit + shift)))
+    """Return the calibrated probability of all judges together."""
+    known, blurred = measured.blurred > 0, measured.blurred.copy()
+    logit = np.log(blurred[known]) - np.log1p(-blurred[known])
+    blurred[known] = 1.0 / (1.0 + np.exp(-(slope * logit + shift)))
     return either(calibration.probability(measured.logit, measured.forest_logit), blurred)
 
 

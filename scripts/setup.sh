@@ -15,7 +15,7 @@ MTCM_REPOSITORY=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 MTCM_VENV=${MTCM_VENV:-$MTCM_REPOSITORY/.venv}
 MTCM_STARTED=${MTCM_STARTED:-$SECONDS}
 
-# Packages are compiled when they are first used: without leave to keep that, every process does it anew, for seconds.
+# pip does not compile the packages here: Python does when it first imports them, and must be allowed to keep that.
 unset PYTHONDONTWRITEBYTECODE
 
 say() { printf '[%3d s] %s\n' "$((SECONDS - MTCM_STARTED))" "$*"; }

@@ -272,7 +272,6 @@ def test_the_filter_is_timed_beside_colmap(captures: tuple[Path, Path], untraine
     assert speed["frames"] == FRAMES and speed["colmap"]["registered"] == FRAMES
     taken = sum(speed["colmap"][stage] for stage in ("features", "matches", "mapping"))
     assert speed["ratio"] == pytest.approx(speed["from_nothing"] / taken)
-    # On so few frames most of both is the start of the process, which takes its time on a busy machine.
-    assert speed["again"] < 2.0 * speed["from_nothing"]
+    assert speed["again"] < speed["from_nothing"]
     assert "| first | 16 |" in (tmp_path / "speed.md").read_text()
     assert not (captures[0] / "mtcm").exists(), "nothing is written into the capture"

@@ -41,4 +41,5 @@ def test_images_without_features_cost_no_good_frame(how: str, tmp_path: Path, sh
     found = filter_capture(capture, FilterSettings(suggest=0), Cache(tmp_path / "cache.sqlite"), progress=False)
     dropped = {frame.file_path for frame in found.decisions.dropped}
     assert dropped <= chosen, "good frames were dropped"
-    assert len(dropped) >= 0.8 * len(chosen), "most of the images that show nothing go"
+    # A rule takes out what is black; of what is flat and grey the judge may leave one, as it must leave bare walls.
+    assert len(dropped) >= len(chosen) - (how == "flat"), "the images that show nothing go"

@@ -64,8 +64,8 @@ def test_the_script_leaves_groups_out_calibrates_and_writes_checkpoints(tmp_path
         (tmp_path / "real" / name).symlink_to(shared_captures / name)
     command = [
         sys.executable, SCRIPTS / "pretrain.py", "--out", tmp_path / "out", "--real", tmp_path / "real",
-        "--rendered", "0", "--larger", "0", "--sessions", "0", "--batches", "2", "--runs", "B", "C", "--train.epochs", "1",
-        "--train.steps-per-epoch", "2", "--train.validation-batches", "1",
+        "--rendered", "0", "--larger", "0", "--sessions", "0", "--batches", "2", "--runs", "B", "C",
+        "--train.epochs", "1", "--train.steps-per-epoch", "2", "--train.validation-batches", "1",
     ]  # fmt: skip
     environment = {**os.environ, "MTCM_CACHE": str(tmp_path / "cache")}
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, env=environment)

@@ -1,7 +1,7 @@
 """A logistic regression on how wide a frame's edges are, beside the transformer and the forest.
 
-Blur as people's hands make it is milder than what is put into training, and comes in runs. Among 120 numbers a forest
-hardly weighs the few that show it, and the transformer no more; these few alone rank it well.
+Natural motion blur is milder than the corruptions of training, and comes in runs. Among 120 numbers the forest and the
+transformer hardly weigh the few that show it; these few alone rank it well.
 """
 
 from typing import NamedTuple
@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from sklearn.linear_model import LogisticRegression
 
-from mtcm_nerfstudio.evidence.keypoints import FEWEST_FOR_BLUR
+from mtcm_nerfstudio.evidence.keypoints import has_known_blur
 from mtcm_nerfstudio.evidence.number_names import FRAME_NUMBERS
 
 BLUR_NUMBERS = ("log blur", "blur above in time", "blur", "log keypoint scale in this capture")
@@ -18,6 +18,7 @@ BLUR_NUMBERS = ("log blur", "blur above in time", "blur", "log keypoint scale in
 that of other frames; the scale of keypoints beside the capture's."""
 BLURRED_SHARE = 0.03
 """Share of blurred frames at which the probability is fitted."""
+_KEYPOINTS = FRAME_NUMBERS.index("log10 keypoints")
 _COLUMNS = [FRAME_NUMBERS.index(name) for name in BLUR_NUMBERS]
 
 
@@ -29,7 +30,7 @@ class BlurJudge(NamedTuple):
     offset: float
 
     def probability(self, frames: Float[np.ndarray, "frame frame_number"]) -> Float[np.ndarray, " frame"]:
-        """Return the probability that each frame is blurred; 0 without a judge, and for walls that tell nothing.
+        """Return the probability that each frame is blurred; 0 without a judge, and without keypoints to measure it at.
 
         Args:
             frames: see ``Evidence.frames``.
@@ -37,7 +38,7 @@ class BlurJudge(NamedTuple):
         if not self.weights:
             return np.zeros(len(frames))
         total = frames[:, _COLUMNS] @ np.array(self.weights) + self.offset
-        return np.where(_tells(frames), 1.0 / (1.0 + np.exp(-np.clip(total, -60.0, 60.0))), 0.0)
+        return np.where(has_known_blur(frames[:, _KEYPOINTS]), 1.0 / (1.0 + np.exp(-np.clip(total, -60.0, 60.0))), 0.0)
 
     def rescaled(self, slope: float, shift: float) -> "BlurJudge":
         """Return the judge whose logits are ``slope`` times these plus ``shift``; see ``fit_scale``."""
@@ -61,7 +62,7 @@ def fit_blur_judge(
         weight: how much each counts.
         blurred: label of blurred frames.
     """
-    counts = ((label == 0) | (label == blurred)) & _tells(frames)
+    counts = ((label == 0) | (label == blurred)) & has_known_blur(frames[:, _KEYPOINTS])
     numbers, faulty, weight = frames[counts][:, _COLUMNS], label[counts] == blurred, weight[counts]
     if not faulty.any() or faulty.all():
         return NO_BLUR_JUDGE
@@ -70,23 +71,20 @@ def fit_blur_judge(
 
 
 def fit_scale(probability: Float[np.ndarray, " frame"], blurred: Bool[np.ndarray, " frame"]) -> tuple[float, float]:
-    """Fit slope and shift of a judge's logits to frames that it never saw (Platt, 1999); 1 and 0 where none tells.
+    """Fit slope and shift of a judge's logits to frames that it never saw (Platt, 1999).
+
+    Where good or blurred frames are absent there is nothing to fit: 1 and 0.
 
     Args:
-        probability: what the judge gave these frames; 0 where it had nothing to go by.
+        probability: what the judge gave these frames; 0 where it could not be measured.
         blurred: what is true of them.
     """
-    told = probability > 0
-    logit, blurred = np.log(probability[told]) - np.log1p(-probability[told]), blurred[told]
+    measured = probability > 0
+    logit, blurred = np.log(probability[measured]) - np.log1p(-probability[measured]), blurred[measured]
     if not blurred.any() or blurred.all():
         return 1.0, 0.0
     found = LogisticRegression(C=100.0).fit(logit[:, None], blurred, sample_weight=_weights(blurred))
     return float(found.coef_[0, 0]), float(found.intercept_[0])
-
-
-def _tells(frames: Float[np.ndarray, "frame frame_number"]) -> Bool[np.ndarray, " frame"]:
-    """Return which frames have enough keypoints to tell how wide their edges are."""
-    return frames[:, FRAME_NUMBERS.index("log10 keypoints")] >= np.log10(1.0 + FEWEST_FOR_BLUR) - 1e-6
 
 
 def _weights(

@@ -47,7 +47,7 @@ class Forest(nn.Module):
         """
         super().__init__()
         self.trees, self.depth = trees, depth
-        self.register_buffer("feature", torch.zeros(nodes, dtype=torch.int16))
+        self.register_buffer("feature", torch.zeros(nodes, dtype=torch.uint8))
         self.register_buffer("cut", torch.zeros(nodes))
         self.register_buffer("below", torch.zeros(nodes, dtype=torch.int32))
         self.register_buffer("above", torch.zeros(nodes, dtype=torch.int32))
@@ -87,6 +87,7 @@ def fit_forest(
         seed: decides the splits.
     """
     config = config or ForestConfig()
+    assert numbers.shape[1] <= 256, "a node stores its number's column in one byte"
     found = ExtraTreesClassifier(
         config.trees,
         min_samples_leaf=config.min_samples_leaf,
@@ -112,7 +113,7 @@ def _as_arrays(found: ExtraTreesClassifier, classes: int) -> Forest:
         share = np.zeros((tree.node_count, classes))
         share[:, labels] = tree.value[:, 0] / tree.value[:, 0].sum(axis=1, keepdims=True)
         index = torch.from_numpy(place)
-        forest.feature[index] = torch.from_numpy(np.maximum(tree.feature, 0).astype(np.int16))
+        forest.feature[index] = torch.from_numpy(np.maximum(tree.feature, 0).astype(np.uint8))
         forest.cut[index] = torch.from_numpy(tree.threshold.astype(np.float32))
         forest.below[index], forest.above[index] = (torch.from_numpy(side.astype(np.int32)) for side in (below, above))
         forest.share[index] = torch.from_numpy(share.astype(np.float16))

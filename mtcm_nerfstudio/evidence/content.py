@@ -135,7 +135,7 @@ def _project(
         rows = order[start:end]
         unit = LONGER_SIDE / max(intrinsics.width, intrinsics.height)
         pixel[rows] = pixels_from_bearings(bearings[rows], intrinsics) * unit
-        # A distortion says nothing beyond the image's border, and may fold what is there back into the image.
+        # A distortion model is fitted inside the image only; outside it may fold bearings back into the image.
         beyond = bearings[rows, 2] < np.cos(widest_angle(intrinsics)) * np.linalg.norm(bearings[rows], axis=1)
         pixel[rows[beyond]] = np.nan
     return pixel

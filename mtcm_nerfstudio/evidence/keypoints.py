@@ -9,7 +9,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Bool, Float, Float32, UInt8
 from PIL import Image
 
 from mtcm_nerfstudio.capture.images import read_mask, read_rgb
@@ -157,6 +157,15 @@ def keypoints_of(image: Image.Image, mask: np.ndarray | None = None) -> FrameKey
     )
 
 
+def has_known_blur(log10_keypoints: Float[np.ndarray, " frame"]) -> Bool[np.ndarray, " frame"]:
+    """Return which frames have enough keypoints to tell how wide their edges are.
+
+    Args:
+        log10_keypoints: see ``GLOBAL_STATISTICS``.
+    """
+    return log10_keypoints >= np.log10(1.0 + FEWEST_FOR_BLUR) - 1e-6
+
+
 def cell_of(points: Float[np.ndarray, "point 2"]) -> np.ndarray:
     """Return the cell of the image's grid that each place (in pixels at a longer side of 1000) lies in."""
     cell = np.clip((np.asarray(points) * GRID / LONGER_SIDE).astype(int), 0, GRID - 1)
@@ -231,7 +240,7 @@ def _statistics(
     deviation = np.sqrt(np.maximum(cv2.blur(values * values, window) - mean * mean, 0.0)[::4, ::4])
     detail = np.sqrt(cv2.blur(laplacian * laplacian, window)[::4, ::4])
     textured = deviation >= np.median(deviation)  # a blank wall tells nothing about sharpness
-    # A wall without a keypoint is not blurred: nothing in it tells.
+    # A wall without keypoints is not blurred: its edges cannot be measured.
     widest = np.log(edge_width.max(axis=1) * to_trained) if len(edge_width) >= FEWEST_FOR_BLUR else np.zeros(1)
     # Immerkær (1996): a mask that cancels the image's own structure; the median resists what is left of it.
     noise = np.median(np.abs(cv2.filter2D(values, cv2.CV_32F, _NOISE_MASK)[::2, ::2])) / (6.0 * 0.6745)

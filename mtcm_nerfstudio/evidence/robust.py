@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Bool, Float
 
-from mtcm_nerfstudio.evidence.keypoints import FEWEST_FOR_BLUR, GLOBAL_STATISTICS
+from mtcm_nerfstudio.evidence.keypoints import GLOBAL_STATISTICS, has_known_blur
 
 
 def with_known_blur(
@@ -11,9 +11,9 @@ def with_known_blur(
 ) -> Float[np.ndarray, "frame 10"]:
     """Give frames without enough keypoints to tell their blur that of the capture's median."""
     blur, keypoints = (GLOBAL_STATISTICS.index(name) for name in ("log blur", "log10 keypoints"))
-    told = statistics[:, keypoints] >= np.log10(1.0 + FEWEST_FOR_BLUR) - 1e-6
-    if (told & readable).any():
-        statistics[~told, blur] = np.median(statistics[told & readable, blur])
+    known = has_known_blur(statistics[:, keypoints])
+    if (known & readable).any():
+        statistics[~known, blur] = np.median(statistics[known & readable, blur])
     return statistics
 
 

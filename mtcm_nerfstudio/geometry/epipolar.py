@@ -148,7 +148,8 @@ def _signed_errors(
     e / √(|Eᵀy|² / f₁² + |Ex|² / f₂²) is the Sampson error in pixels. Moving the first camera by (ω, ν) in its own axes
     changes e by ω · (x × Eᵀy) + ν · Rᵀ(R x × y).
 
-    Cameras in one place have no epipolar lines: there the two directions must be the same, and no slope is known.
+    Cameras in one place have no epipolar lines: there the error is the angle between the two directions, and its slope
+    is left at zero.
     """
     to_second = np.swapaxes(second[:, :3, :3], 1, 2)
     rotation = to_second @ first[:, :3, :3]
@@ -164,17 +165,17 @@ def _signed_errors(
         + np.maximum((plane**2).sum(-1) - e * e, 0.0) * inverse[:, 1:]
     )
     scale = matched.valid / np.maximum(size, 1e-12)
-    turned = x @ np.swapaxes(rotation, 1, 2)
-    together = np.linalg.norm(translation, axis=1) < _SAME_PLACE
-    if together.any():
-        apart = np.linalg.norm(np.cross(turned[together], y[together]), axis=-1)
-        e[together] = apart / np.sqrt(inverse[together].sum(axis=1, keepdims=True))
-        scale[together] = matched.valid[together]
+    x_in_second = x @ np.swapaxes(rotation, 1, 2)
+    same_place = np.linalg.norm(translation, axis=1) < _SAME_PLACE
+    if same_place.any():
+        sine = np.linalg.norm(np.cross(x_in_second[same_place], y[same_place]), axis=-1)
+        e[same_place] = sine / np.sqrt(inverse[same_place].sum(axis=1, keepdims=True))
+        scale[same_place] = matched.valid[same_place]
     if not with_slope:
         return scale * e, None
-    by_translation = np.cross(turned, y) @ rotation
+    by_translation = np.cross(x_in_second, y) @ rotation
     slope = np.concatenate([np.cross(x, plane_back), by_translation], axis=-1)
-    slope[together] = 0.0
+    slope[same_place] = 0.0
     return scale * e, scale[..., None] * slope
 
 

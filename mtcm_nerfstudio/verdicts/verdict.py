@@ -106,26 +106,24 @@ def judge(ruled: RuledOut, tokens: FrameTokens, scored: Scored, ruling: Ruling) 
     scores = scored.scores
     neighbourhood = compare_neighbours(tokens)
     now, claimed = (Grounds(neighbourhood, evidence) for evidence in (scored.evidence, scored.claimed))
-    soft = judged & _is_soft(now, ruling.min_sharpness)
+    soft, blank = judged & _is_soft(now, ruling.min_sharpness), judged & _is_blank(scored.evidence)
     guilty = judged & (np.nan_to_num(scores.inconsistency) >= ruling.threshold)
     excused = np.isin(np.arange(len(judged)), list(ruling.repaired))
     irreplaceable = np.isin(np.arange(len(judged)), list(ruling.irreplaceable))
     guilty &= ~_is_mild_exposure(scores, scored.claimed or scored.evidence)
-    guilty |= judged & _is_blank(scored.evidence)
     kept_for_coverage = irreplaceable & (np.nan_to_num(scores.inconsistency) < max(NEAR_CERTAINTY, ruling.threshold))
     if ruling.keep_exposure:
         excused |= np.nan_to_num(scores.reasons).argmax(axis=1) == MODEL_REASONS.index("exposure")
     most = ruling.guard_rails.most_to_drop(int(judged.sum()))
-    dropped = _worst(scores.inconsistency, guilty & ~excused & ~kept_for_coverage, most) | soft
+    dropped = _worst(scores.inconsistency, guilty & ~excused & ~kept_for_coverage, most) | soft | blank
     verdicts = []
     for i, reason in enumerate(ruled.reasons):
         if reason is not None:
             verdicts.append(_ruled(reason, tokens.present[i], scores, i))
             continue
         repaired = i in ruling.repaired
-        finding = _Finding(
-            bool(guilty[i]), bool(dropped[i]), bool(excused[i]), repaired, bool(soft[i] and not guilty[i])
-        )
+        by_rule = None if guilty[i] and not blank[i] else "exposure" if blank[i] else "blur" if soft[i] else None
+        finding = _Finding(bool(guilty[i]), bool(dropped[i]), bool(excused[i]), repaired, by_rule)
         verdicts.append(_judged(i, finding, tokens, scores, claimed if repaired else now))
     return tuple(verdicts)
 
@@ -188,20 +186,18 @@ class _Finding:
     dropped: bool
     excused: bool
     repaired: bool
-    soft: bool
-    """Whether it goes only because it is less sharp than the user asks for."""
+    by_rule: Reason | None
+    """Why it goes whatever the model says: it is less sharp than the user asks for, or shows nothing."""
 
 
 def _judged(i: int, finding: _Finding, tokens: FrameTokens, scores: Scores, grounds: Grounds) -> Verdict:
-    likeliest = MODEL_REASONS[int(np.argmax(scores.reasons[i]))]
-    if finding.soft:
-        likeliest = "blur"
+    likeliest = finding.by_rule or MODEL_REASONS[int(np.argmax(scores.reasons[i]))]
     reason: Reason | None = likeliest if finding.dropped else "pose" if finding.repaired else None
     return Verdict(
         inconsistency=float(scores.inconsistency[i]),
         kept=not finding.dropped,
         reason=reason,
-        decided_by="rule" if finding.soft else "model",
+        decided_by="rule" if finding.by_rule else "model",
         modality=_modality(tokens.present[i], scores, i),
         evidence=grounds.numbers(i),
         most_at_odds_with=grounds.most_at_odds(i, "pose" if finding.repaired else likeliest)

@@ -1,4 +1,4 @@
-"""The judge of blur beside the transformer and the forest: it learns from few numbers, and is heard with the others."""
+"""The judge of blur beside the transformer and the forest: fitted to few numbers, and combined with them."""
 
 from dataclasses import replace
 

@@ -148,6 +148,6 @@ def test_the_shipped_checkpoint_loads_and_is_small() -> None:
 
     model, card = load_checkpoint()
     assert card.embedder == "efficientnet-lite0" and card.model.d_model == 256 and card.model.forest_trees > 0
-    assert tensor_file(SHIPPED).stat().st_size <= 12.5e6
+    assert tensor_file(SHIPPED).stat().st_size <= 12e6
     assert all(torch.isfinite(value).all() for value in model.state_dict().values())
     assert "fox" not in {source.name for source in card.trained_on}

@@ -244,7 +244,7 @@ def test_a_black_image_goes_whatever_the_judge_says_and_a_wall_stays():
     evidence.frames[[4, 6], FRAME_NUMBERS.index("log10 keypoints")] = 0.0
     found = verdicts_of(features(), np.full(20, 0.1), evidence=evidence, reason="exposure")
     assert [i for i, verdict in enumerate(found) if not verdict.kept] == [4]
-    assert found[4].reason == "exposure"
+    assert (found[4].reason, found[4].decided_by) == ("exposure", "rule")
 
 
 def test_matches_that_obey_the_pose_prove_that_a_frame_shows_its_place():
