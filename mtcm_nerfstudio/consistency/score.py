@@ -53,9 +53,11 @@ def score_frames(
     faulty, blurred = _sigmoid(calibrated[:, 0]), np.zeros(len(raw))
     if evidence is not None:
         blurred = card.blur_judge.probability(evidence.frames)
+    by_modality = _sigmoid(modality)
+    by_modality[:, 0] = either(by_modality[:, 0], blurred)  # blur is a fault of the image
     return Scores(
         inconsistency=either(faulty, blurred),
-        modality=_sigmoid(modality),
+        modality=by_modality,
         reasons=_with_blur(_reasons(_softmax(reasons), forest_reasons), faulty, blurred),
         states=states,
     )

@@ -109,7 +109,8 @@ def test_a_blurred_frame_is_faulty_whatever_the_others_say_and_its_reason_is_blu
         judges, card(calibration_offset=-9.0, blur_weights=(9.0, 0.0, 0.0, 0.0), blur_offset=-9.0), raw, evidence
     )
     assert without.inconsistency.max() < 0.2 and scores.inconsistency[4] > 0.99
-    assert MODEL_REASONS[scores.reasons[4].argmax()] == "blur"
+    assert MODEL_REASONS[scores.reasons[4].argmax()] == "blur" and scores.modality[4, 0] > 0.99
+    np.testing.assert_array_equal(scores.modality[:, 1:], without.modality[:, 1:])
     others = np.arange(12) != 4
     np.testing.assert_allclose(scores.inconsistency[others], without.inconsistency[others], atol=1e-3)
     np.testing.assert_allclose(scores.reasons.sum(axis=1), 1.0, atol=1e-6)
