@@ -6,16 +6,16 @@ const facts = JSON.parse(document.getElementById("facts").textContent);
 const $ = (id) => document.getElementById(id);
 const ROW = 40; // px, as in the style sheet
 const COLUMNS = [
-  { key: "picture", title: "", width: 56 },
+  { key: "picture", title: "", width: 52 },
   { key: "name", title: "frame" },
-  { key: "verdict", title: "verdict", width: 96 },
-  { key: "reason", title: "reason", width: 92 },
-  { key: "inconsistency", title: "incons.", width: 84, number: true },
-  { key: "image", title: "image", width: 60, number: true },
-  { key: "pose", title: "pose", width: 60, number: true },
-  { key: "time", title: "time", width: 60, number: true },
+  { key: "verdict", title: "verdict", width: 86 },
+  { key: "reason", title: "reason", width: 78 },
+  { key: "inconsistency", title: "incons.", width: 88, number: true },
+  { key: "image", title: "image", width: 56, number: true, known: true },
+  { key: "pose", title: "pose", width: 48, number: true, known: true },
+  { key: "time", title: "time", width: 48, number: true, known: true },
   { key: "blur_px", title: "blur px", width: 66, number: true, known: true, digits: 1 },
-  { key: "exposure_stops", title: "stops", width: 60, number: true, known: true, digits: 1 },
+  { key: "exposure_stops", title: "stops", width: 56, number: true, known: true, digits: 1 },
   { key: "weight", title: "weight", width: 66, number: true, live: true },
   { key: "residual", title: "residual", width: 74, number: true, live: true, digits: 4 },
   { key: "last", title: "last", width: 66, number: true, live: true, digits: 4 },
@@ -23,7 +23,10 @@ const COLUMNS = [
   { key: "label", title: "label", width: 130 },
 ];
 
-const written = (column, value) => (typeof value === "number" ? value.toFixed(column.digits ?? 2) : "");
+const NAME_WIDTH = 100; // px, the least that the frame's name has
+
+const written = (column, value) =>
+  typeof value === "number" ? value.toFixed(column.digits ?? 2).replace(/^-(0\.?0*)$/, "$1") : "";
 
 let rows = [];
 let state = { selected: null, marked: [], threshold: 0, decided: 0, suggested: 0, message: "" };
@@ -181,6 +184,8 @@ function newRow(i) {
 }
 
 function drawHead() {
+  const widths = columns().map((column) => column.width ?? NAME_WIDTH);
+  $("head").closest("table").style.minWidth = `${widths.reduce((sum, width) => sum + width, 0)}px`;
   $("head").replaceChildren(
     ...columns().map((column) => {
       const cell = element("th", { scope: "col", tabIndex: 0 }, column.title);
