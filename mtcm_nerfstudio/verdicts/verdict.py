@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from mtcm_nerfstudio.consistency.score import MODEL_REASONS, Scores
+from mtcm_nerfstudio.consistency.score import MODEL_REASONS, ModelReason, Scores
 from mtcm_nerfstudio.decisions import UNUSABLE, DecidedBy, ModalityScores, Reason
 from mtcm_nerfstudio.evidence.numbers import Evidence
 from mtcm_nerfstudio.tokens.tokens import PARTS, FrameTokens
@@ -122,7 +122,7 @@ def judge(ruled: RuledOut, tokens: FrameTokens, scored: Scored, ruling: Ruling) 
             verdicts.append(_ruled(reason, tokens.present[i], scores, i))
             continue
         repaired = i in ruling.repaired
-        by_rule = None if guilty[i] and not blank[i] else "exposure" if blank[i] else "blur" if soft[i] else None
+        by_rule: ModelReason | None = "exposure" if blank[i] else "blur" if soft[i] and not guilty[i] else None
         finding = _Finding(bool(guilty[i]), bool(dropped[i]), bool(excused[i]), repaired, by_rule)
         verdicts.append(_judged(i, finding, tokens, scores, claimed if repaired else now))
     return tuple(verdicts)
@@ -186,7 +186,7 @@ class _Finding:
     dropped: bool
     excused: bool
     repaired: bool
-    by_rule: Reason | None
+    by_rule: ModelReason | None
     """Why it goes whatever the model says: it is less sharp than the user asks for, or shows nothing."""
 
 
