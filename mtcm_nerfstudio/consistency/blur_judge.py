@@ -13,9 +13,9 @@ from sklearn.linear_model import LogisticRegression
 from mtcm_nerfstudio.evidence.keypoints import has_known_blur
 from mtcm_nerfstudio.evidence.number_names import FRAME_NUMBERS
 
-BLUR_NUMBERS = ("log blur", "blur above in time", "blur", "log keypoint scale in this capture")
+BLUR_NUMBERS = ("log blur", "blur above in time", "blur")
 """Of ``FRAME_NUMBERS``: the width of edges, above that of the frames before and after, and at the same points above
-that of other frames; the scale of keypoints beside the capture's."""
+that of other frames."""
 BLURRED_SHARE = 0.03
 """Share of blurred frames at which the probability is fitted."""
 _KEYPOINTS = FRAME_NUMBERS.index("log10 keypoints")

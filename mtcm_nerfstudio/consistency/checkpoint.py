@@ -19,7 +19,7 @@ from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer
 from mtcm_nerfstudio.evidence.number_names import FRAME_NUMBERS, PAIR_NUMBERS
 from mtcm_nerfstudio.tokens.embedders.base import EmbedderName
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _FOREST = "forest."
 SHIPPED = Path(__file__).parent / "weights" / "mtcm-efficientnet-lite0"
 """Stem of the checkpoint that comes with the package."""

@@ -33,7 +33,7 @@ def unmatched_colour(
 ) -> Float[np.ndarray, "frame cell"]:
     """Return how far the colour of each cell is from what the frames matched with it show there, in [0, 1].
 
-    Zero outside of the image and where fewer than two frames see the cell.
+    Zero outside of the image and of its mask, and where fewer than two frames see the cell.
 
     Args:
         table: pairs and thumbnails.
@@ -41,7 +41,7 @@ def unmatched_colour(
         valid: matches that there are.
     """
     rows = np.flatnonzero(valid.sum(axis=1) >= _FEWEST)
-    colours = smoothed(np.log(table.frames.thumbnails.astype(np.float32) + _DARK), _SMOOTHED)
+    colours = smoothed(np.log(table.frames.thumbnails[..., :3].astype(np.float32) + _DARK), _SMOOTHED)
     found, frames = [], []
     for start in range(0, len(rows), _CHUNK):
         some = rows[start : start + _CHUNK]
@@ -117,12 +117,13 @@ def _sample(
     frame: Int[np.ndarray, " pair"],
     place: Float[np.ndarray, "pair cell 2"],
 ) -> tuple[Float[np.ndarray, "pair cell 3"], Bool[np.ndarray, "pair cell"]]:
-    """Return the colours at places, and which of these lie in the image; those outside give the nearest inside."""
+    """Return the colours at places, and which of these lie in image and mask; others give the nearest in the image."""
     pixel = place * THUMBNAIL / LONGER_SIDE
     size = table.frames.size[frame][:, None]
     inside = ((pixel >= 0) & (pixel < size)).all(axis=-1)
     at = np.clip(pixel.astype(int), 0, np.maximum(size - 1, 0))
-    return colours[frame[:, None], at[..., 1], at[..., 0]], inside
+    where = (frame[:, None], at[..., 1], at[..., 0])
+    return colours[where], inside & (table.frames.thumbnails[(*where, 3)] > 0)
 
 
 def _second_smallest(

@@ -91,10 +91,11 @@ class _Points(NamedTuple):
 
 
 class _Colours:
-    """Logarithms of the thumbnails' colours, smoothed a little, with how much they vary around each pixel."""
+    """Logarithms of the thumbnails' colours, smoothed a little, with how much they vary around each pixel; masks."""
 
     def __init__(self, frames: FrameTable) -> None:
-        values = np.log(frames.thumbnails.astype(np.float32) + _DARK)
+        values = np.log(frames.thumbnails[..., :3].astype(np.float32) + _DARK)
+        self.allowed = frames.thumbnails[..., 3] > 0
         self.mean, square = (smoothed(one, 3) for one in (values, values * values))
         self.variance = np.maximum(square - self.mean * self.mean, 0.0).mean(axis=-1)
         self.size = frames.size
@@ -103,10 +104,21 @@ class _Colours:
         self, frame: Int[np.ndarray, "*n"], pixel: Float[np.ndarray, "*m 2"]
     ) -> tuple[Float[np.ndarray, "*m 3"], Float[np.ndarray, "*m"]]:
         """Return colour and variance at pixels (of a longer side of 1000); those outside give the nearest inside."""
+        row, column = self._nearest(frame, pixel)
+        return self.mean[frame, row, column], self.variance[frame, row, column]
+
+    def inside_mask(self, frame: Int[np.ndarray, "*n"], pixel: Float[np.ndarray, "*m 2"]) -> Bool[np.ndarray, "*m"]:
+        """Return which pixels the frame's mask lets through."""
+        row, column = self._nearest(frame, pixel)
+        return self.allowed[frame, row, column]
+
+    def _nearest(
+        self, frame: Int[np.ndarray, "*n"], pixel: Float[np.ndarray, "*m 2"]
+    ) -> tuple[Int[np.ndarray, "*m"], Int[np.ndarray, "*m"]]:
         place = np.nan_to_num(pixel, nan=0.0, posinf=0.0, neginf=0.0) * THUMBNAIL / LONGER_SIDE
         limit = np.maximum(self.size[frame] - 1, 0)
         column, row = (np.clip(place[..., k].astype(int), 0, limit[..., k]) for k in range(2))
-        return self.mean[frame, row, column], self.variance[frame, row, column]
+        return row, column
 
 
 def _own_pixels(table: PairTable, matched: MatchedBearings) -> Float[np.ndarray, "pair two match 2"]:
@@ -191,6 +203,8 @@ def _accumulate(
     place = points.place[ask.pair][:, some]
     between, pixel = _between_and_seen(table, ask, place, c2w)
     row, match = np.nonzero(between)
+    shown = colours.inside_mask(ask.frame[row], pixel[row, match])
+    row, match = row[shown], match[shown]
     frame, pair = ask.frame[row], ask.pair[row]
     own, variance = colours.at(frame, pixel[row, match])
     own = own - log_gain[frame]

@@ -1,7 +1,8 @@
 """Keypoints of one image with their descriptors, how blurred and how bright the image is around each, and a thumbnail.
 
-Places are in pixels of an image whose longer side has 1000, the same at every resolution, from its corner. Blur is in
-pixels of the stored image (of at most 1600, which is what nerfstudio trains at).
+Places are in pixels of an image whose longer side has 1000, the same at every resolution, from its corner. Blur around
+a keypoint is in pixels of the stored image (of at most 1600, which is what nerfstudio trains at), that of the whole
+image in pixels at a longer side of at most 800: what a person calls blurred goes by the picture, not by its file.
 """
 
 from dataclasses import dataclass, fields
@@ -14,7 +15,7 @@ from PIL import Image
 
 from mtcm_nerfstudio.capture.images import read_mask, read_rgb
 
-VERSION = "4"
+VERSION = "5"
 """Changes whenever the same image gives other keypoints."""
 LONGER_SIDE = 1000
 """Unit of places: pixels of an image with this longer side."""
@@ -32,9 +33,9 @@ GLOBAL_STATISTICS = (
     "log blur", "log sharpness", "log detail", "log2 brightness", "log contrast", "dark share", "bright share",
     "log10 keypoints", "log keypoint scale", "log noise",
 )  # fmt: skip
-"""What ``FrameKeypoints.statistics`` holds: logarithms of the edge width in pixels (0 where too few keypoints tell it),
-of detail over contrast, of detail itself (the Laplacian's standard deviation), of the mean linear light (in stops), of
-the standard deviation of grey levels; shares of pixels below 8 and above 247; logarithms of the number of keypoints, of
+"""What ``FrameKeypoints.statistics`` holds: logarithms of the edge width in pixels (see ``_sharpest_edges``), of detail
+over contrast, of detail itself (the Laplacian's standard deviation), of the mean linear light (in stops), of the
+standard deviation of grey levels; shares of pixels below 8 and above 247; logarithms of the number of keypoints, of
 their median scale, of the noise in grey levels."""
 
 _CONTRAST_THRESHOLD = 0.02
@@ -46,6 +47,9 @@ FEWEST_FOR_BLUR = 5
 """Keypoints that tell how wide edges are."""
 _NOISE_VARIANCE = 2.0
 """Variance that noise of about one grey level adds to a gradient."""
+_STRONGEST, _SHARPEST_SHARE = 0.2, 0.25
+"""Share of the windows with the strongest gradients that tell an image's blur, and the share of these that decides:
+what lies before or behind the focus, and what moves by itself, is blurred in good images too."""
 _SHARPEST, _SOFTEST = 0.3, 12.0
 """Limits of an edge width in pixels: below, the pixel decides; above, the re-blurring."""
 _LINEAR = np.power(np.arange(256) / 255.0, 2.2).astype(np.float32)
@@ -65,7 +69,10 @@ class FrameKeypoints:
     """Mean linear light around the keypoint in stops below white; NaN where it is clipped."""
     statistics: Float32[np.ndarray, "10"]
     """Of the whole image, see ``GLOBAL_STATISTICS``."""
-    thumbnail: UInt8[np.ndarray, "height width 3"]
+    training_scale: float
+    """Pixels of the stored image (of at most 1600) per pixel in which ``statistics`` measure."""
+    thumbnail: UInt8[np.ndarray, "height width 4"]
+    """Red, green, blue and the mask: 0 where no keypoint may lie, else 255."""
     width: float
     """Of the image, in pixels at a longer side of 1000."""
     height: float
@@ -81,7 +88,8 @@ class FrameKeypoints:
 
     def packed(self) -> UInt8[np.ndarray, " byte"]:
         """Put everything but the descriptors into one array, for the cache."""
-        head = np.array([len(self), *self.thumbnail.shape[:2], self.width, self.height], dtype=np.float32)
+        size = (*self.thumbnail.shape[:2], self.width, self.height)
+        head = np.array([len(self), *size, self.training_scale], dtype=np.float32)
         parts = [head, self.statistics, self.points, self.log_blur, self.log_light]
         numbers = np.concatenate([np.asarray(part, dtype=np.float32).ravel() for part in parts])
         return np.concatenate([np.frombuffer(numbers.tobytes(), dtype=np.uint8), self.thumbnail.ravel()])
@@ -90,9 +98,9 @@ class FrameKeypoints:
 def unpack_keypoints(packed: UInt8[np.ndarray, " byte"]) -> FrameKeypoints:
     """Undo ``FrameKeypoints.packed``; there are no descriptors."""
     count, rows, columns = np.frombuffer(packed[:12].tobytes(), dtype=np.float32).astype(int)
-    size = 5 + len(GLOBAL_STATISTICS) + 5 * count
+    size = 6 + len(GLOBAL_STATISTICS) + 5 * count
     numbers = np.frombuffer(packed[: 4 * size].tobytes(), dtype=np.float32)
-    places = np.cumsum([5, len(GLOBAL_STATISTICS), 2 * count, 2 * count])
+    places = np.cumsum([6, len(GLOBAL_STATISTICS), 2 * count, 2 * count])
     head, statistics, points, log_blur, log_light = np.split(numbers, places)
     return FrameKeypoints(
         points=points.reshape(-1, 2),
@@ -100,7 +108,8 @@ def unpack_keypoints(packed: UInt8[np.ndarray, " byte"]) -> FrameKeypoints:
         log_blur=log_blur.reshape(-1, 2),
         log_light=log_light,
         statistics=statistics,
-        thumbnail=packed[4 * size :].reshape(rows, columns, 3),
+        training_scale=float(head[5]),
+        thumbnail=packed[4 * size :].reshape(rows, columns, 4),
         width=float(head[3]),
         height=float(head[4]),
     )
@@ -112,7 +121,8 @@ NO_KEYPOINTS = FrameKeypoints(
     log_blur=np.zeros((0, 2), dtype=np.float32),
     log_light=np.zeros(0, dtype=np.float32),
     statistics=np.full(len(GLOBAL_STATISTICS), np.nan, dtype=np.float32),
-    thumbnail=np.zeros((0, 0, 3), dtype=np.uint8),
+    training_scale=1.0,
+    thumbnail=np.zeros((0, 0, 4), dtype=np.uint8),
     width=0.0,
     height=0.0,
 )
@@ -140,18 +150,23 @@ def keypoints_of(image: Image.Image, mask: np.ndarray | None = None) -> FrameKey
     full = max(image.size)
     rgb = _resized(image, MEASURED_AT)
     grey = np.asarray(rgb.convert("L"))
-    points, scales, descriptors = _sift(grey, mask)
+    allowed = _allowed(mask, grey.shape)
+    points, scales, descriptors = _sift(grey, allowed)
     order = np.argsort(-scales, kind="stable")
     to_trained, unit = min(full, TRAINED_AT) / max(grey.shape), LONGER_SIDE / max(grey.shape)
     column, row = np.clip((points[order] / unit).astype(int), 0, [grey.shape[1] - 1, grey.shape[0] - 1]).T
-    edge_width = _edge_widths(grey)[:, row, column].T
+    energies = _gradient_energies(grey)
+    # A wall without keypoints is not blurred: its edges cannot be measured.
+    log_blur = _sharpest_edges(*energies, allowed) if len(points) >= FEWEST_FOR_BLUR else 0.0
+    edge_width = _edge_widths(*(one[_ALONG_X_AND_Y][:, row, column] for one in energies)).T
     return FrameKeypoints(
         points=points[order].astype(np.float32),
         descriptors=descriptors[order],
         log_blur=np.log(edge_width * to_trained).astype(np.float32),
         log_light=_log_light(grey)[row, column].astype(np.float32),
-        statistics=_statistics(grey, edge_width, scales, to_trained),
-        thumbnail=_thumbnail(rgb),
+        training_scale=to_trained,
+        statistics=_statistics(grey, log_blur, scales),
+        thumbnail=_thumbnail(rgb, allowed),
         width=LONGER_SIDE * image.width / full,
         height=LONGER_SIDE * image.height / full,
     )
@@ -180,17 +195,22 @@ def _resized(image: Image.Image, longer_side: int) -> Image.Image:
     return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
 
 
+def _allowed(mask: np.ndarray | None, shape: tuple[int, ...]) -> UInt8[np.ndarray, "h w"]:
+    """Return 255 where keypoints may lie, else 0."""
+    if mask is None:
+        return np.full(shape, 255, dtype=np.uint8)
+    return cv2.resize(mask.astype(np.uint8) * 255, shape[::-1], interpolation=cv2.INTER_NEAREST)
+
+
 def _sift(
-    grey: UInt8[np.ndarray, "h w"], mask: np.ndarray | None
+    grey: UInt8[np.ndarray, "h w"], allowed: UInt8[np.ndarray, "h w"]
 ) -> tuple[Float[np.ndarray, "point 2"], Float[np.ndarray, " point"], UInt8[np.ndarray, "point 128"]]:
     """Return places, scales and descriptors of SIFT keypoints (Lowe, 2004), in pixels at a longer side of 1000."""
     scale = min(1.0, DETECTED_AT / max(grey.shape))
     if scale < 1.0:
         size = (max(1, round(grey.shape[1] * scale)), max(1, round(grey.shape[0] * scale)))
         grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
-    allowed = np.full(grey.shape, 255, dtype=np.uint8)
-    if mask is not None:
-        allowed = cv2.resize(mask.astype(np.uint8) * 255, (grey.shape[1], grey.shape[0]))
+        allowed = cv2.resize(allowed, size, interpolation=cv2.INTER_NEAREST)
     sift = cv2.SIFT.create(nfeatures=MOST_KEYPOINTS, contrastThreshold=_CONTRAST_THRESHOLD)
     found, descriptors = sift.detectAndCompute(grey, allowed)
     if descriptors is None or not len(found):
@@ -203,23 +223,63 @@ def _sift(
     return points, scales, np.clip(np.round(descriptors), 0, 255).astype(np.uint8)
 
 
-def _edge_widths(grey: UInt8[np.ndarray, "h w"]) -> Float32[np.ndarray, "2 h w"]:
-    """Return the width of the edges about every pixel, along x and along y, as a standard deviation in pixels.
+_DIRECTIONS = tuple(
+    np.array(kernel, dtype=np.float32)
+    for kernel in (
+        [[0, 0, 0], [-1, 0, 1], [0, 0, 0]],
+        [[0, -1, 0], [0, 0, 0], [0, 1, 0]],
+        np.array([[-1, 0, 0], [0, 0, 0], [0, 0, 1]]) / np.sqrt(2.0),
+        np.array([[0, 0, -1], [0, 0, 0], [1, 0, 0]]) / np.sqrt(2.0),
+    )
+)
+"""Central differences along x, along y and along both diagonals, per pixel of distance."""
+_ALONG_X_AND_Y = slice(0, 2)
+
+
+def _gradient_energies(
+    grey: UInt8[np.ndarray, "h w"],
+) -> tuple[Float32[np.ndarray, "4 h w"], Float32[np.ndarray, "4 h w"]]:
+    """Return the mean square of the gradient along each direction about every pixel, before and after re-blurring."""
+    values = grey.astype(np.float32)
+    before, after = (
+        np.stack([cv2.blur(np.square(cv2.filter2D(image, cv2.CV_32F, k)), (_WINDOW, _WINDOW)) for k in _DIRECTIONS])
+        for image in (values, cv2.GaussianBlur(values, (0, 0), _REBLUR))
+    )
+    return before, after
+
+
+def _edge_widths(before: Float32[np.ndarray, "*n"], after: Float32[np.ndarray, "*n"]) -> Float32[np.ndarray, "*n"]:
+    """Return the width of edges, as a standard deviation in pixels.
 
     Re-blurring an edge of width s by σ divides the energy of its gradient by √(s² + σ²) / s (Zhuo and Sim, 2011, for
     energies over a window instead of single pixels).
+
+    Args:
+        before: energies of the gradient.
+        after: the same when the image is blurred again.
     """
-    values = grey.astype(np.float32)
-    reblurred = cv2.GaussianBlur(values, (0, 0), _REBLUR)
-    widths = []
-    for dx, dy in ((1, 0), (0, 1)):
-        before, after = (
-            cv2.blur(np.square(cv2.Sobel(image, cv2.CV_32F, dx, dy, ksize=1)), (_WINDOW, _WINDOW))
-            for image in (values, reblurred)
-        )
-        ratio = np.maximum((before - _NOISE_VARIANCE) / np.maximum(after, 0.1), 1.0)
-        widths.append(_REBLUR / np.sqrt(np.maximum(ratio * ratio - 1.0, 1e-4)))
-    return np.clip(np.stack(widths), _SHARPEST, _SOFTEST)
+    ratio = np.maximum((before - _NOISE_VARIANCE) / np.maximum(after, 0.1), 1.0)
+    return np.clip(_REBLUR / np.sqrt(np.maximum(ratio * ratio - 1.0, 1e-4)), _SHARPEST, _SOFTEST)
+
+
+def _sharpest_edges(
+    before: Float32[np.ndarray, "4 h w"], after: Float32[np.ndarray, "4 h w"], allowed: UInt8[np.ndarray, "h w"]
+) -> float:
+    """Return the logarithm of how wide an image's sharpest strong edges are: the mean over directions.
+
+    Where keypoints lie is no matter: blurred images have few, and those in their sharpest places.
+    """
+    inside = allowed[::4, ::4] > 0
+    if not inside.any():
+        return 0.0
+    logarithms = []
+    # Averages over windows change slowly: every fourth pixel of them is enough.
+    for one, other in zip(before[:, ::4, ::4], after[:, ::4, ::4], strict=True):
+        strength = other[inside]
+        strong = strength >= np.quantile(strength, 1.0 - _STRONGEST)
+        width = np.quantile(_edge_widths(one[inside][strong], strength[strong]), _SHARPEST_SHARE)
+        logarithms.append(np.log(width))
+    return float(np.mean(logarithms))
 
 
 def _log_light(grey: UInt8[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
@@ -230,7 +290,7 @@ def _log_light(grey: UInt8[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
 
 
 def _statistics(
-    grey: UInt8[np.ndarray, "h w"], edge_width: np.ndarray, scales: np.ndarray, to_trained: float
+    grey: UInt8[np.ndarray, "h w"], log_blur: float, scales: Float[np.ndarray, " point"]
 ) -> Float32[np.ndarray, "10"]:
     values = grey.astype(np.float32)
     window = (_WINDOW, _WINDOW)
@@ -240,13 +300,11 @@ def _statistics(
     deviation = np.sqrt(np.maximum(cv2.blur(values * values, window) - mean * mean, 0.0)[::4, ::4])
     detail = np.sqrt(cv2.blur(laplacian * laplacian, window)[::4, ::4])
     textured = deviation >= np.median(deviation)  # a blank wall tells nothing about sharpness
-    # A wall without keypoints is not blurred: its edges cannot be measured.
-    widest = np.log(edge_width.max(axis=1) * to_trained) if len(edge_width) >= FEWEST_FOR_BLUR else np.zeros(1)
     # Immerkær (1996): a mask that cancels the image's own structure; the median resists what is left of it.
     noise = np.median(np.abs(cv2.filter2D(values, cv2.CV_32F, _NOISE_MASK)[::2, ::2])) / (6.0 * 0.6745)
     return np.array(
         [
-            np.median(widest),
+            log_blur,
             np.median(np.log((detail + 1.0) / (deviation + 1.0))[textured]),
             np.log(laplacian.std() + 0.5),
             np.log2(_LINEAR[grey].mean() + 1e-3),
@@ -264,11 +322,13 @@ def _statistics(
 _NOISE_MASK = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], dtype=np.float32)
 
 
-def _thumbnail(image: Image.Image) -> UInt8[np.ndarray, "height width 3"]:
-    """Return the image at a longer side of ``THUMBNAIL`` pixels, averaged over what each of its pixels covers."""
+def _thumbnail(image: Image.Image, allowed: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "height width 4"]:
+    """Return image and mask at a longer side of ``THUMBNAIL`` pixels, averaged over what each of its pixels covers."""
     scale = THUMBNAIL / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    return np.asarray(image.convert("RGB").resize(size, Image.Resampling.BOX, reducing_gap=2.0))
+    rgb = np.asarray(image.convert("RGB").resize(size, Image.Resampling.BOX, reducing_gap=2.0))
+    inside = np.asarray(Image.fromarray(allowed).resize(size, Image.Resampling.BOX)) >= 128
+    return np.dstack([rgb, np.where(inside, 255, 0).astype(np.uint8)])
 
 
 def same_keypoints(first: FrameKeypoints, second: FrameKeypoints) -> bool:

@@ -42,8 +42,8 @@ _NEAR = 0.35
 _PAIR_WEIGHT = 50.0
 """How much a pair's geometry counts against the prior on a frame's own correction."""
 _LEAST_WEIGHT = 0.02
-_TIME_WINDOW = 15
-"""Frames before and after that a frame's sharpness is compared with."""
+_TIME_WINDOW, _BLUR_WINDOW = 15, 5
+"""Frames before and after that a frame's sharpness, and the width of its edges, are compared with."""
 _CONTENT_HALF = 10.0
 """Points at which a pair's content counts half."""
 _LARGEST = 5.0
@@ -61,13 +61,21 @@ class Evidence:
     """About each pair, as the first and as the second of its frames sees it; see ``PAIR_NUMBERS``."""
     hidden_cells: Float[np.ndarray, "frame cell"]
     """How different each cell of a frame is from what views on both sides show there, in [0, 1]."""
+    blur_px: Float[np.ndarray, " frame"]
+    """Width of edges (standard deviation) in pixels of the image that a NeRF trains on; NaN where it is not known."""
 
     def subset(self, index: Int[np.ndarray, " frame"]) -> "Evidence":
         """Return the evidence about some frames, in the order of ``index``; pairs with other frames are left out."""
         place = np.full(len(self.frames), -1)
         place[index] = np.arange(len(index))
         inside = (place[self.pairs] >= 0).all(axis=1)
-        return Evidence(self.frames[index], place[self.pairs[inside]], self.of_pairs[inside], self.hidden_cells[index])
+        return Evidence(
+            self.frames[index],
+            place[self.pairs[inside]],
+            self.of_pairs[inside],
+            self.hidden_cells[index],
+            self.blur_px[index],
+        )
 
     def number(self, name: str) -> Float[np.ndarray, " frame"]:
         """Return one of ``FRAME_NUMBERS``."""
@@ -171,7 +179,8 @@ class _Computation:
         within = np.column_stack([robust_deviation(column, self.readable) for column in base.T])
         frames = np.clip(np.column_stack([base, within]), -_LARGEST, _LARGEST)
         frames = np.where(self.readable[:, None], frames, 0.0)
-        return Evidence(frames, self.table.pairs, self._of_pairs(), self.content.difference)
+        blur_px = np.where(self.readable, self.table.frames.blur_px, np.nan)
+        return Evidence(frames, self.table.pairs, self._of_pairs(), self.content.difference, blur_px)
 
     def _matching_numbers(self) -> list[np.ndarray]:
         """How much of a frame other frames see at all."""
@@ -241,7 +250,7 @@ class _Computation:
             along.max(axis=0),
             graph.median(_signed(widest), weight),
             graph.largest(_signed(widest) * (weight > 0.3), 3),
-            self._above_in_time(statistic["log blur"]),
+            self._above_in_time(statistic["log blur"], window=_BLUR_WINDOW),
             np.abs(along[0] - along[1]),
             self._above_in_time(statistic["log sharpness"]),
             self._above_in_time(statistic["log detail"]),
@@ -250,10 +259,12 @@ class _Computation:
             self._above_in_time(statistic["log keypoint scale"]),
         ]
 
-    def _above_in_time(self, values: Float[np.ndarray, " frame"], percent: int = 50) -> Float[np.ndarray, " frame"]:
+    def _above_in_time(
+        self, values: Float[np.ndarray, " frame"], percent: int = 50, window: int = _TIME_WINDOW
+    ) -> Float[np.ndarray, " frame"]:
         """Return values minus the median, or another percentile, of the frames before and after."""
         out, index = np.zeros(len(values)), np.flatnonzero(self.readable)
-        size = min(2 * _TIME_WINDOW + 1, (len(index) - 1) // 2 * 2 + 1)  # odd: as many before as after
+        size = min(2 * window + 1, (len(index) - 1) // 2 * 2 + 1)  # odd: as many before as after
         if len(index):
             out[index] = values[index] - percentile_filter(values[index], percent, size=size, mode="nearest")
         return out

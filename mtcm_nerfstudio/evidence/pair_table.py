@@ -7,7 +7,15 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, UInt8
 
 from mtcm_nerfstudio.capture.capture import Intrinsics
-from mtcm_nerfstudio.evidence.keypoints import GRID, LONGER_SIDE, THUMBNAIL, FrameKeypoints, cell_of
+from mtcm_nerfstudio.evidence.keypoints import (
+    GLOBAL_STATISTICS,
+    GRID,
+    LONGER_SIDE,
+    THUMBNAIL,
+    FrameKeypoints,
+    cell_of,
+    has_known_blur,
+)
 from mtcm_nerfstudio.evidence.matching import PairMatches
 from mtcm_nerfstudio.geometry.bearings import pixels_per_radian
 
@@ -22,8 +30,10 @@ class FrameTable:
 
     statistics: Float[np.ndarray, "frame 10"]
     """See ``keypoints.GLOBAL_STATISTICS``; NaN for frames without an image."""
-    thumbnails: UInt8[np.ndarray, "frame 64 64 3"]
-    """Padded at the right and at the bottom."""
+    blur_px: Float[np.ndarray, " frame"]
+    """Width of edges (standard deviation) in pixels of the image that a NeRF trains on; NaN where it is not known."""
+    thumbnails: UInt8[np.ndarray, "frame 64 64 4"]
+    """Colours and mask, padded at the right and at the bottom."""
     size: Int[np.ndarray, "frame 2"]
     """Width and height of the thumbnail in it; zeros for frames without an image."""
     intrinsics: tuple[Intrinsics | None, ...]
@@ -41,6 +51,7 @@ class FrameTable:
         """Return some frames, in the order of ``places``."""
         return FrameTable(
             self.statistics[places],
+            self.blur_px[places],
             self.thumbnails[places],
             self.size[places],
             tuple(self.intrinsics[place] for place in places),
@@ -49,12 +60,15 @@ class FrameTable:
 
 def frame_table(keypoints: Sequence[FrameKeypoints], intrinsics: Sequence[Intrinsics | None]) -> FrameTable:
     """Stack what is known of each frame."""
-    thumbnails = np.zeros((len(keypoints), THUMBNAIL, THUMBNAIL, 3), dtype=np.uint8)
+    thumbnails = np.zeros((len(keypoints), THUMBNAIL, THUMBNAIL, 4), dtype=np.uint8)
     for row, one in zip(thumbnails, keypoints, strict=True):
         row[: one.thumbnail.shape[0], : one.thumbnail.shape[1]] = one.thumbnail
     size = np.array([one.thumbnail.shape[1::-1] for one in keypoints]).reshape(-1, 2)
     statistics = np.stack([one.statistics for one in keypoints]).astype(np.float64)
-    return FrameTable(statistics, thumbnails, size, tuple(intrinsics))
+    blur, count = (statistics[:, GLOBAL_STATISTICS.index(name)] for name in ("log blur", "log10 keypoints"))
+    scale = np.array([one.training_scale for one in keypoints])
+    blur_px = np.where(has_known_blur(count), np.exp(blur) * scale, np.nan)
+    return FrameTable(statistics, blur_px, thumbnails, size, tuple(intrinsics))
 
 
 def resolution_of(intrinsics: Intrinsics | None) -> float:

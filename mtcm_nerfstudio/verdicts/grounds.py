@@ -48,24 +48,18 @@ def sharpness_and_exposure(evidence: Evidence) -> dict[str, Float[np.ndarray, " 
     """Return how sharp and how bright every frame shows what the others show.
 
     Returns:
-        ``blur_px``: width of edges (standard deviation) in pixels of the image that a NeRF trains on;
-        ``relative_sharpness``: of the sharpest views of the same points, in (0, 1]; ``exposure_stops``: brightness of
-        the same points above the capture's usual, where the brightness drifts slowly above that of frames near by. NaN
-        where a frame has no matches to compare with.
+        ``blur_px``: see ``Evidence``; ``relative_sharpness``: of the sharpest views of the same points, in (0, 1];
+        ``exposure_stops``: brightness of the same points above the capture's usual, where the brightness drifts slowly
+        above that of frames near by. The last two are NaN where a frame has no matches to compare with.
     """
-    blur, own = evidence.number("blur"), evidence.number("log blur")
-    read = evidence.frames.any(axis=1)
-    if not read.any():
-        nothing = np.full(len(blur), np.nan)
-        return {"blur_px": nothing, "relative_sharpness": nothing, "exposure_stops": nothing}
-    sharpest = np.quantile(blur[read], _SHARPEST)
-    found = {
-        "blur_px": np.exp(blur + np.median((own - blur)[read])),
-        "relative_sharpness": np.exp(-np.maximum(blur - sharpest, 0.0)),
-        "exposure_stops": evidence.number("gain"),
-    }
+    blur, read = evidence.number("blur"), evidence.frames.any(axis=1)
+    sharpest = np.quantile(blur[read], _SHARPEST) if read.any() else 0.0
     compared = read & (evidence.number("log pair weight") > 0)
-    return {name: np.where(compared, values, np.nan) for name, values in found.items()}
+    return {
+        "blur_px": evidence.blur_px,
+        "relative_sharpness": np.where(compared, np.exp(-np.maximum(blur - sharpest, 0.0)), np.nan),
+        "exposure_stops": np.where(compared, evidence.number("gain"), np.nan),
+    }
 
 
 _SHARPEST = 0.1

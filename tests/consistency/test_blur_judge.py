@@ -82,9 +82,9 @@ def test_either_is_the_chance_that_one_of_two_independent_judges_is_right():
 
 
 def test_it_travels_in_the_card_and_a_card_without_it_opens(tmp_path):
-    card = replace(CARD, blur_weights=(1.0, 2.0, 3.0, 4.0), blur_offset=-5.0)
+    card = replace(CARD, blur_weights=(1.0, 2.0, 3.0), blur_offset=-5.0)
     again = card_from_json(card_to_json(card), tmp_path / "card.json")
-    assert again == card and again.blur_judge == BlurJudge((1.0, 2.0, 3.0, 4.0), -5.0)
+    assert again == card and again.blur_judge == BlurJudge((1.0, 2.0, 3.0), -5.0)
     assert CARD.blur_judge == NO_BLUR_JUDGE
-    with pytest.raises(ValueError, match="the blur judge has 4 weights, got 2"):
+    with pytest.raises(ValueError, match="the blur judge has 3 weights, got 2"):
         replace(CARD, blur_weights=(1.0, 2.0))

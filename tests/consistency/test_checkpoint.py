@@ -113,9 +113,9 @@ def test_tensors_of_another_size_are_refused(tmp_path: Path) -> None:
     [
         ("{", "not JSON"),
         ("[]", "schema version None"),
-        ('{"schema_version": 99}', "schema version 99, this program reads 2: train the checkpoint again"),
-        ('{"schema_version": 1}', "schema version 1, this program reads 2: train the checkpoint again"),
-        ('{"schema_version": 2}', "not a checkpoint's card"),
+        ('{"schema_version": 99}', "schema version 99, this program reads 3: train the checkpoint again"),
+        ('{"schema_version": 2}', "schema version 2, this program reads 3: train the checkpoint again"),
+        ('{"schema_version": 3}', "not a checkpoint's card"),
     ],
 )
 def test_a_broken_card_is_refused(text: str, message: str) -> None:

@@ -59,7 +59,9 @@ def evidence_about(count: int) -> Evidence:
     """Evidence about single frames, at random."""
     numbers = np.random.default_rng(1).normal(size=(count, len(FRAME_NUMBERS)))
     pairs = np.zeros((0, 2), dtype=int)
-    return Evidence(numbers, pairs, np.zeros((0, 2, len(PAIR_NUMBERS))), np.zeros((count, CELLS)))
+    return Evidence(
+        numbers, pairs, np.zeros((0, 2, len(PAIR_NUMBERS))), np.zeros((count, CELLS)), np.full(count, np.nan)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +108,7 @@ def test_a_blurred_frame_is_faulty_whatever_the_others_say_and_its_reason_is_blu
     evidence.frames[:, FRAME_NUMBERS.index("log10 keypoints")] = 2.5
     without = score_frames(judges, card(calibration_offset=-9.0), raw, evidence)
     scores = score_frames(
-        judges, card(calibration_offset=-9.0, blur_weights=(9.0, 0.0, 0.0, 0.0), blur_offset=-9.0), raw, evidence
+        judges, card(calibration_offset=-9.0, blur_weights=(9.0, 0.0, 0.0), blur_offset=-9.0), raw, evidence
     )
     assert without.inconsistency.max() < 0.2 and scores.inconsistency[4] > 0.99
     assert MODEL_REASONS[scores.reasons[4].argmax()] == "blur" and scores.modality[4, 0] > 0.99

@@ -254,7 +254,7 @@ def test_evidence_input_pads_and_sees_each_pair_from_both_ends() -> None:
     rng = np.random.default_rng(0)
     pairs = np.array([[0, 1], [1, 2]])
     of_pairs = rng.normal(size=(2, 2, len(PAIR_NUMBERS)))
-    one = Evidence(rng.normal(size=(3, len(FRAME_NUMBERS))), pairs, of_pairs, np.zeros((3, CELLS)))
+    one = Evidence(rng.normal(size=(3, len(FRAME_NUMBERS))), pairs, of_pairs, np.zeros((3, CELLS)), np.full(3, np.nan))
     batch = evidence_input([one, None], length=5)
     assert batch is not None and batch.frames.shape[:2] == (2, 5)
     assert batch.known.sum() == 3 and batch.compared.sum() == 4

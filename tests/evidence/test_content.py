@@ -92,6 +92,22 @@ def test_a_covered_block_is_found_in_its_cells_and_in_no_other_frame(walk, poses
     assert np.abs(others).mean() < 0.05
 
 
+def test_nothing_is_claimed_of_what_a_mask_leaves_out(walk, poses, plain, tmp_path):
+    """A passer-by whom the mask leaves out does no harm."""
+    allowed = np.full((240, 320), 255, dtype=np.uint8)
+    allowed[BLOCK] = 0
+    Image.fromarray(allowed).save(tmp_path / "mask.png")
+    values = covered(np.asarray(Image.open(walk.frames[MIDDLE].image_path)).copy())
+    Image.fromarray(values).save(tmp_path / "covered.png")
+    frames = list(walk.frames)
+    frames[MIDDLE] = replace(with_image(frames[MIDDLE], tmp_path / "covered.png"), mask_path=tmp_path / "mask.png")
+    content = content_of(matched(frames, walk.cache), poses)
+    assert plain.expected[MIDDLE, cells_inside()].sum() > 20
+    assert not content.expected[MIDDLE, cells_inside()].any()
+    assert largest_block(content.difference)[MIDDLE] < largest_block(plain.difference).max() + 0.1
+    assert largest_block(content.unmatched)[MIDDLE] < largest_block(plain.unmatched).max() + 0.1
+
+
 def test_pairs_with_the_covered_frame_differ(walk, poses, tmp_path):
     found = changed_middle(walk, tmp_path, covered)
     content = content_of(found, poses)

@@ -52,7 +52,7 @@ def test_every_keypoint_has_its_place_descriptor_blur_and_light(found):
     assert found.descriptors.shape == (count, 128) and found.log_blur.shape == (count, 2)
     assert np.isfinite(found.log_blur).all() and found.points.min() >= 0
     assert (found.width, found.height) == (1000.0, 750.0) and (found.points.max(axis=0) <= [1000, 750]).all()
-    assert np.isfinite(found.statistics).all() and found.thumbnail.shape == (48, THUMBNAIL, 3)
+    assert np.isfinite(found.statistics).all() and found.thumbnail.shape == (48, THUMBNAIL, 4)
 
 
 def test_places_are_the_same_at_every_resolution(image):
@@ -72,7 +72,7 @@ def test_packed_and_unpacked_they_are_the_same_but_for_the_descriptors(found):
     assert not same_keypoints(replace(again, width=999.0), again)
     nothing = unpack_keypoints(NO_KEYPOINTS.packed())
     assert len(nothing) == 0 and nothing.width == 0.0 and np.isnan(nothing.statistics).all()
-    assert nothing.thumbnail.shape == (0, 0, 3)
+    assert nothing.thumbnail.shape == (0, 0, 4)
 
 
 @pytest.mark.parametrize("sigma", [0.7, 1.5, 2.5])
@@ -138,6 +138,48 @@ def test_keypoints_lie_inside_the_mask(tmp_path):
     assert 20 < len(left) < len(whole) and left.points[:, 0].max() <= 502
     (tmp_path / "broken.png").write_bytes(b"no image")
     assert same_keypoints(find_keypoints(tmp_path / "image.png", tmp_path / "broken.png"), whole)
+
+
+def image_blur(image: Image.Image, mask: np.ndarray | None = None) -> float:
+    return float(keypoints_of(image, mask).statistics[BLURRED])
+
+
+def half_blurred(image: Image.Image) -> Image.Image:
+    """The image with its right half out of focus."""
+    values = np.asarray(image).copy()
+    values[:, 320:] = cv2.GaussianBlur(values, (0, 0), 4.0)[:, 320:]
+    return Image.fromarray(values)
+
+
+def test_a_soft_background_does_not_make_an_image_blurred(image):
+    assert image_blur(half_blurred(image)) == pytest.approx(image_blur(image), abs=0.15)
+
+
+def test_the_blur_of_an_image_is_that_inside_its_mask(image):
+    right = np.zeros((480, 640), dtype=bool)
+    right[:, 360:] = True
+    assert image_blur(half_blurred(image), right) > image_blur(half_blurred(image)) + 1.0
+    assert np.isfinite(image_blur(image, np.zeros((480, 640), dtype=bool)))
+
+
+@pytest.mark.parametrize("kernel", [np.eye(9), np.eye(9)[::-1]])
+def test_motion_along_a_diagonal_blurs_an_image(image, kernel):
+    assert image_blur(filtered(image, kernel / 9.0)) > image_blur(image) + 0.5
+
+
+@pytest.mark.parametrize(("longer_side", "scale"), [(400, 1.0), (800, 1.0), (1280, 1.6), (3000, 2.0)])
+def test_blur_is_measured_at_800_pixels_and_told_in_those_that_train(image, longer_side, scale):
+    resized = image.resize((longer_side, longer_side * 3 // 4), Image.Resampling.BICUBIC)
+    assert keypoints_of(resized).training_scale == pytest.approx(scale)
+
+
+def test_the_thumbnail_knows_the_mask(image):
+    left = np.zeros((240, 320), dtype=bool)
+    left[:, :160] = True
+    masked, whole = keypoints_of(image, left).thumbnail, keypoints_of(image).thumbnail
+    np.testing.assert_array_equal(masked[..., :3], whole[..., :3])
+    assert (whole[..., 3] == 255).all()
+    assert (masked[:, :32, 3] == 255).all() and not masked[:, 32:, 3].any()
 
 
 @pytest.mark.parametrize("value", [0, 128, 255])

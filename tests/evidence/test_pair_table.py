@@ -41,7 +41,7 @@ def keypoints(rng: np.random.Generator, count: int = 90) -> FrameKeypoints:
         log_blur=rng.normal(size=(count, 2)).astype(np.float32),
         log_light=rng.normal(size=count).astype(np.float32),
         statistics=rng.normal(size=len(GLOBAL_STATISTICS)).astype(np.float32),
-        thumbnail=rng.integers(0, 256, (51, 64, 3), dtype=np.uint8),
+        thumbnail=rng.integers(0, 256, (51, 64, 4), dtype=np.uint8),
         width=1000.0,
         height=800.0,
     )
@@ -157,7 +157,7 @@ def test_a_mirrored_image_has_the_mirrored_bearings_and_thumbnail(camera):
 
 
 def test_a_narrow_thumbnail_is_mirrored_in_its_own_width():
-    one = replace(NO_KEYPOINTS, thumbnail=np.arange(64 * 48 * 3, dtype=np.uint8).reshape(64, 48, 3), width=750.0)
+    one = replace(NO_KEYPOINTS, thumbnail=np.arange(64 * 48 * 4, dtype=np.uint8).reshape(64, 48, 4), width=750.0)
     table = pair_table(frame_table([one, NO_KEYPOINTS], [None, None]), {})
     np.testing.assert_array_equal(table.mirrored().frames.thumbnails[0, :, :48], one.thumbnail[:, ::-1])
     assert table.frames.size.tolist() == [[48, 64], [0, 0]] and not table.frames.thumbnails[1].any()

@@ -114,7 +114,7 @@ def evidence_with(about: dict[tuple[int, int], dict[str, float]]) -> Evidence:
     for row, pair in enumerate(sorted(about)):
         for name, value in about[pair].items():
             numbers[row, :, PAIR_NUMBERS.index(name)] = value
-    return Evidence(np.zeros((20, len(FRAME_NUMBERS))), pairs, numbers, np.zeros((20, CELLS)))
+    return Evidence(np.zeros((20, len(FRAME_NUMBERS))), pairs, numbers, np.zeros((20, CELLS)), np.full(20, np.nan))
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,9 @@ def evidence_of_blur(blur: np.ndarray) -> Evidence:
     frames[:, FRAME_NUMBERS.index("blur")] = blur
     frames[:, FRAME_NUMBERS.index("log blur")] = 0.5 + blur
     pairs = np.zeros((0, 2), dtype=int)
-    return Evidence(frames, pairs, np.zeros((0, 2, len(PAIR_NUMBERS))), np.zeros((len(blur), CELLS)))
+    return Evidence(
+        frames, pairs, np.zeros((0, 2, len(PAIR_NUMBERS))), np.zeros((len(blur), CELLS)), np.exp(0.5 + blur)
+    )
 
 
 def test_a_black_image_goes_whatever_the_judge_says_and_a_wall_stays():
