@@ -122,7 +122,7 @@ def test_the_loss_of_an_image_is_weighted_and_noted():
     assert losses.average[1] == pytest.approx(0.8) and losses.average[0].isnan()
 
 
-def small_joint(**changes) -> JointTransformer:
+def small_joint(blurred: torch.Tensor | None = None, **changes) -> JointTransformer:
     torch.manual_seed(0)
     settings = JointSettings(start=2, every=2, **changes)
     # There is no evidence here; without fixed sizes the random weights would change with every new number of it.
@@ -130,7 +130,8 @@ def small_joint(**changes) -> JointTransformer:
     model = ConsistencyTransformer(sizes).eval()
     joint = JointTransformer(model, CheckpointCard("small", "efficientnet-lite0", "1"), FRAMES, settings)
     places = torch.stack([torch.arange(5), torch.arange(2, 7)])
-    joint.begin(Reading(torch.randn(2, 5, 394), torch.ones(2, 5, 5, dtype=torch.bool), places, None))
+    blurred = torch.zeros(FRAMES) if blurred is None else blurred
+    joint.begin(Reading(torch.randn(2, 5, 394), torch.ones(2, 5, 5, dtype=torch.bool), places, None, blurred))
     return joint
 
 
@@ -144,6 +145,15 @@ def test_it_begins_with_the_transformers_own_word_and_poses_as_they_are():
     joint = small_joint()
     torch.testing.assert_close(joint.weight, torch.sigmoid(joint.prior))
     assert not joint.twist.any() and not joint.train(True).transformer.training
+
+
+def test_a_blurred_frame_begins_with_less_weight():
+    blurred = torch.tensor([0.0, 0.0, 0.0, 0.9, 0.0, 1.0, 0.0])
+    plain, found = small_joint(), small_joint(blurred)
+    sharp = blurred == 0
+    torch.testing.assert_close(found.weight[sharp], plain.weight[sharp])
+    torch.testing.assert_close(found.weight[3], 0.1 * plain.weight[3], rtol=1e-3, atol=1e-5)
+    assert found.weight[5] < 0.01 and torch.isfinite(found.prior).all()
 
 
 def rehearse(joint: JointTransformer, loss_of, steps: int = 240, lr: float = 3e-3) -> JointHook:

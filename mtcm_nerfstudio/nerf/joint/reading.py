@@ -30,12 +30,14 @@ class Reading:
     frame: Int[Tensor, "window place"]
     """Index into the training set of the frame at each place."""
     evidence: EvidenceInput | None
+    blurred: Float[Tensor, " frame"]
+    """Probability that each frame of the training set is blurred, by the checkpoint's judge of blur."""
 
     def to(self, device: torch.device) -> "Reading":
         """Return the same on another device."""
         evidence = None if self.evidence is None else self.evidence.to(device)
         parts = (self.tokens.to(device), self.present.to(device), self.frame.to(device))
-        return Reading(*parts, evidence)
+        return Reading(*parts, evidence, self.blurred.to(device))
 
     def mean_over_windows(self, values: Float[Tensor, "window place *rest"], frames: int) -> Tensor:
         """Return for each frame the mean of the values that it has in the windows it lies in."""
@@ -81,10 +83,15 @@ def read_training_frames(
         everyone = np.ones(len(raw), dtype=bool)
         matched = match_capture(frames, raw.embeddings, c2w, everyone, cache, progress_bars())
         evidence = compute_evidence(matched.table, raw.embeddings, c2w, everyone)
-    return _in_windows(raw, evidence, in_time, card.window)
+    blurred = np.zeros(len(raw))
+    if evidence is not None:
+        blurred[in_time] = card.blur_judge.probability(evidence.frames)
+    return _in_windows(raw, evidence, blurred, in_time, card.window)
 
 
-def _in_windows(raw: RawFeatures, evidence: Evidence | None, frame: np.ndarray, length: int) -> Reading:
+def _in_windows(
+    raw: RawFeatures, evidence: Evidence | None, blurred: np.ndarray, frame: np.ndarray, length: int
+) -> Reading:
     places = windows(len(raw), length)
     tokens = [assemble_tokens(raw.subset(window)) for window in places]
     parts = [None if evidence is None else evidence.subset(window) for window in places]
@@ -93,6 +100,7 @@ def _in_windows(raw: RawFeatures, evidence: Evidence | None, frame: np.ndarray, 
         present=torch.from_numpy(np.stack([one.present for one in tokens])),
         frame=torch.from_numpy(np.stack([frame[window] for window in places])),
         evidence=evidence_input(parts),
+        blurred=torch.from_numpy(blurred).float(),
     )
 
 

@@ -118,9 +118,10 @@ class JointTransformer(nn.Module):
         forest_logit = reading.mean_over_windows(output.forest_logit, self.frames)
         card = self.card
         inconsistent = card.calibration_scale * inconsistency + card.calibration_offset
+        inconsistent = inconsistent + card.calibration_forest * forest_logit
         scale = states.new_tensor([self.settings.shift_scale] * 3 + [self.settings.turn_scale] * 3)
         return Says(
-            logit=-(inconsistent + card.calibration_forest * forest_logit),
+            logit=_logit_of_neither(inconsistent, reading.blurred),
             # Less their mean: a motion that all frames share would only carry the scene about.
             twist=self.correct(states - states.mean(dim=0)) * scale * self.doubt[:, None],
             pose_logit=modality[:, MODALITIES.index("pose")],
@@ -180,6 +181,20 @@ class JointTransformer(nn.Module):
         if self.reading is None:
             raise RuntimeError("the transformer was not given the training frames: call begin() first")
         return self.reading
+
+
+def _logit_of_neither(
+    inconsistent: Float[Tensor, " frame"], blurred: Float[Tensor, " frame"]
+) -> Float[Tensor, " frame"]:
+    """Return the logit of (1 − p)(1 − q): neither judge is right to find a fault.
+
+    Args:
+        inconsistent: logit of p.
+        blurred: q itself.
+    """
+    sharp = torch.log1p(-blurred.clamp(max=1.0 - 1e-6))
+    p, not_p = nn.functional.logsigmoid(inconsistent), nn.functional.logsigmoid(-inconsistent)
+    return not_p + sharp - torch.logaddexp(p + sharp, torch.log(blurred))
 
 
 def ridge(states: Float[Tensor, "frame dim"], target: Float[Tensor, " frame"]) -> Float[Tensor, " dim"]:
