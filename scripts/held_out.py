@@ -17,6 +17,7 @@ from mtcm_nerfstudio.consistency.training.faults import FaultConfig, Spoiled, po
 from mtcm_nerfstudio.consistency.transformer_dataset import evidence_of
 from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer
 from mtcm_nerfstudio.tokens.tokens import assemble_tokens
+from mtcm_nerfstudio.verdicts.verdict import is_contradicted
 
 AS_IT_CAME, CORRUPTED, OTHER_SESSION = "as it came", "corrupted images", "other session"
 SHARE = 0.2
@@ -36,6 +37,8 @@ class Measured:
     """The blur judge's probability."""
     faulty: Bool[np.ndarray, " row"]
     """Whether a fault was put in or was there."""
+    contradicted: Bool[np.ndarray, " row"]
+    """Whether a verdict would let the frame pass below near certainty; see ``verdict.is_contradicted``."""
     natural: np.ndarray
     """What is wrong with the frame as it came; empty where nothing is known to be."""
 
@@ -123,6 +126,8 @@ def _score(model: ConsistencyTransformer, blur: BlurJudge, spoiled: Spoiled, var
     logit, forest_logit = (
         part[0].double().numpy()[counts] for part in (output.inconsistency_logit, output.forest_logit)
     )
+    by_both = 0.5 * (torch.softmax(output.reason_logits, dim=-1) + output.forest_reasons)
+    contradicted = is_contradicted(by_both[0].double().numpy(), blurred, evidence)[counts]
     names, variants = (np.full(int(counts.sum()), value) for value in (capture.name, variant))
     natural = np.array([reason or "" for reason in capture.natural] or [""] * len(counts))[counts]
-    return Measured(names, variants, logit, forest_logit, blurred[counts], faulty[counts], natural)
+    return Measured(names, variants, logit, forest_logit, blurred[counts], faulty[counts], contradicted, natural)

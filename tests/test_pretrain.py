@@ -44,7 +44,7 @@ def test_measuring_covers_captures_as_they_came_and_every_kind_and_comes_back_fr
     torch.manual_seed(0)
     one = replace(capture("a", 20), natural=(*[None] * 19, "blur"))
     model = fresh_model([one], SMALL).eval()
-    measured = held_out.measure(model, BlurJudge((1.0, 0.0, 0.0, 0.0), -3.0), [one])
+    measured = held_out.measure(model, BlurJudge((1.0, 0.0, 0.0), -3.0), [one])
     as_it_came = measured.variant == held_out.AS_IT_CAME
     assert {held_out.AS_IT_CAME, held_out.CORRUPTED, "swap", "pose_1", "far"} <= set(measured.variant)
     assert as_it_came.sum() == 20 and measured.faulty[as_it_came].sum() == 1, "the natural fault counts as one"

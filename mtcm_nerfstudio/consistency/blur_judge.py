@@ -83,7 +83,15 @@ def fit_scale(probability: Float[np.ndarray, " frame"], blurred: Bool[np.ndarray
     logit, blurred = np.log(probability[measured]) - np.log1p(-probability[measured]), blurred[measured]
     if not blurred.any() or blurred.all():
         return 1.0, 0.0
-    found = LogisticRegression(C=100.0).fit(logit[:, None], blurred, sample_weight=_weights(blurred))
+    # Few blurred frames are easily told apart: Platt's targets are less sure than the labels, the surer the more
+    # frames there are. Every frame counts as both, in that proportion.
+    target = np.where(blurred, (blurred.sum() + 1.0) / (blurred.sum() + 2.0), 1.0 / ((~blurred).sum() + 2.0))
+    weight = _weights(blurred)
+    found = LogisticRegression(C=100.0).fit(
+        np.tile(logit, 2)[:, None],
+        np.repeat([True, False], len(logit)),
+        sample_weight=np.concatenate([weight * target, weight * (1.0 - target)]),
+    )
     return float(found.coef_[0, 0]), float(found.intercept_[0])
 
 

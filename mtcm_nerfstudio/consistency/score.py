@@ -29,6 +29,8 @@ class Scores:
     """The same for its image, its pose and its time alone (not calibrated)."""
     reasons: Float[np.ndarray, "frame 5"]
     """Probability of each of ``MODEL_REASONS``, given that the frame is inconsistent; rows sum to 1."""
+    blurred: Float[np.ndarray, " frame"]
+    """Probability that the frame is blurred, by the judge of blur alone; 0 where it cannot be measured."""
     states: Float[np.ndarray, "frame 256"]
     """The last layer's token states: the frame's learned (pose) embedding."""
 
@@ -47,7 +49,7 @@ def score_frames(
     logits are the mean over the windows that it lies in.
     """
     if len(raw) == 0:
-        return Scores(np.zeros(0), np.zeros((0, 3)), np.zeros((0, 5)), np.zeros((0, model.config.d_model)))
+        return Scores(np.zeros(0), np.zeros((0, 3)), np.zeros((0, 5)), np.zeros(0), np.zeros((0, model.config.d_model)))
     logit, forest_logit, modality, reasons, forest_reasons, states = _outputs(model, card, raw, evidence)
     calibrated = card.calibration_scale * logit + card.calibration_forest * forest_logit + card.calibration_offset
     faulty, blurred = _sigmoid(calibrated[:, 0]), np.zeros(len(raw))
@@ -59,6 +61,7 @@ def score_frames(
         inconsistency=either(faulty, blurred),
         modality=by_modality,
         reasons=_with_blur(_reasons(_softmax(reasons), forest_reasons), faulty, blurred),
+        blurred=blurred,
         states=states,
     )
 

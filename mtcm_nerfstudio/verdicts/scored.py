@@ -121,7 +121,7 @@ def _as_claimed(after: Scored, before: Scored, repaired: dict[int, np.ndarray]) 
     )
     inconsistency[rows] = before.scores.inconsistency[rows]
     modality[rows], reasons[rows] = before.scores.modality[rows], before.scores.reasons[rows]
-    scores = Scores(inconsistency, modality, reasons, after.scores.states)
+    scores = Scores(inconsistency, modality, reasons, after.scores.blurred, after.scores.states)
     return replace(after, scores=scores, claimed=before.evidence)
 
 
@@ -137,7 +137,9 @@ def _scores(
         out[rows] = values
         return out
 
-    return Scores(*(spread(getattr(scores, name)) for name in ("inconsistency", "modality", "reasons", "states")))
+    return Scores(
+        *(spread(getattr(scores, name)) for name in ("inconsistency", "modality", "reasons", "blurred", "states"))
+    )
 
 
 def _in_own_frame(raw: RawFeatures) -> Float[np.ndarray, "frame 4 4"]:

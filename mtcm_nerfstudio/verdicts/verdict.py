@@ -19,8 +19,10 @@ NEAR_CERTAINTY = 0.98
 """Inconsistency at which even a frame goes that alone sees a part of the subject."""
 
 
-_CERTAIN_EXPOSURE = 0.9
-"""Inconsistency from which on a frame goes for its exposure even if no detail is lost."""
+CERTAIN_IN_SPITE = 0.9
+"""Inconsistency from which on a frame goes though the evidence contradicts the reason."""
+_SHARP = 0.05
+"""Probability of blur below which a frame is sharp."""
 _DETAIL_LOST = 0.05
 """Share of an image, above its partners', that is black or white where detail is lost."""
 _NO_DETAIL = 0.5
@@ -110,7 +112,8 @@ def judge(ruled: RuledOut, tokens: FrameTokens, scored: Scored, ruling: Ruling) 
     guilty = judged & (np.nan_to_num(scores.inconsistency) >= ruling.threshold)
     excused = np.isin(np.arange(len(judged)), list(ruling.repaired))
     irreplaceable = np.isin(np.arange(len(judged)), list(ruling.irreplaceable))
-    guilty &= ~_is_mild_exposure(scores, scored.claimed or scored.evidence)
+    contradicted = is_contradicted(scores.reasons, scores.blurred, scored.claimed or scored.evidence)
+    guilty &= ~(contradicted & (scores.inconsistency < CERTAIN_IN_SPITE))
     kept_for_coverage = irreplaceable & (np.nan_to_num(scores.inconsistency) < max(NEAR_CERTAINTY, ruling.threshold))
     if ruling.keep_exposure:
         excused |= np.nan_to_num(scores.reasons).argmax(axis=1) == MODEL_REASONS.index("exposure")
@@ -128,18 +131,28 @@ def judge(ruled: RuledOut, tokens: FrameTokens, scored: Scored, ruling: Ruling) 
     return tuple(verdicts)
 
 
-def _is_mild_exposure(scores: Scores, evidence: Evidence | None) -> Bool[np.ndarray, " frame"]:
-    """Tell which frames are taken for wrongly exposed though no detail is lost, and not with much certainty.
+def is_contradicted(
+    reasons: Float[np.ndarray, "frame 5"], blurred: Float[np.ndarray, " frame"], evidence: Evidence | None
+) -> Bool[np.ndarray, " frame"]:
+    """Tell which frames are accused of what the evidence contradicts; they stay unless it is nearly certain.
 
-    Automatic exposure changes by a stop and more along a path; a NeRF loses little by it, and all of a dropped frame.
+    An exposure that loses no detail: automatic exposure changes by a stop and more along a path; a NeRF loses little by
+    it, and all of a dropped frame. A blur where edges are as sharp as elsewhere.
+
+    Args:
+        reasons: probability of each of ``MODEL_REASONS``.
+        blurred: probability of blur alone, 0 where it cannot be measured.
+        evidence: about the same frames; without it nothing is contradicted.
     """
-    exposure = np.nan_to_num(scores.reasons).argmax(axis=1) == MODEL_REASONS.index("exposure")
+    reason = np.nan_to_num(reasons).argmax(axis=1)
     if evidence is None:
-        return np.zeros_like(exposure)
+        return np.zeros(len(reason), dtype=bool)
     shares = [evidence.number(name) for name in ("dark share", "bright share")]
     above = [evidence.number(f"{name} above partners") for name in ("dark share", "bright share")]
     detail_is_there = (np.maximum(*above) < _DETAIL_LOST) & (np.maximum(*shares) < _NO_DETAIL)
-    return exposure & detail_is_there & (scores.inconsistency < _CERTAIN_EXPOSURE)
+    is_sharp = (np.nan_to_num(blurred) > 0) & (np.nan_to_num(blurred) < _SHARP)
+    of_exposure, of_blur = (reason == MODEL_REASONS.index(name) for name in ("exposure", "blur"))
+    return (of_exposure & detail_is_there) | (of_blur & is_sharp)
 
 
 def _is_blank(evidence: Evidence | None) -> Bool[np.ndarray, " frame"] | bool:

@@ -388,7 +388,7 @@ def test_a_video_becomes_a_capture_with_its_times(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("name", "least", "of"), [("banana", 14, 16), ("lund", 25, 29)])
 def test_real_photos(tmp_path: Path, shared_captures: Path, name: str, least: int, of: int) -> None:
     """COLMAP's usual settings pose 2 or 3 of lund's 29; the patient ones nearly all."""
-    processed = process(shared_captures / name, tmp_path / "out", ProcessSettings(max_image_size=1200))
+    processed = process(shared_captures / name, tmp_path / "out", ProcessSettings(max_image_size=640))
     assert len(processed.pictures.photos) == of
     assert len(processed.mapped.registered) >= least
     assert len(read_capture(tmp_path / "out")) == len(processed.mapped.registered)

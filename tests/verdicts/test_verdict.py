@@ -17,7 +17,7 @@ from mtcm_nerfstudio.tokens.tokens import RawFeatures, assemble_tokens
 from mtcm_nerfstudio.verdicts.neighbours import compare_neighbours
 from mtcm_nerfstudio.verdicts.rules import rule_out
 from mtcm_nerfstudio.verdicts.scored import Scored
-from mtcm_nerfstudio.verdicts.verdict import NEAR_CERTAINTY, GuardRails, Ruling, judge
+from mtcm_nerfstudio.verdicts.verdict import NEAR_CERTAINTY, GuardRails, Ruling, is_contradicted, judge
 
 
 def features(count: int = 20) -> RawFeatures:
@@ -40,7 +40,7 @@ def scores(inconsistency) -> Scores:
     values = np.asarray(inconsistency, dtype=np.float64)
     count = len(values)
     reasons = np.tile([0.1, 0.6, 0.1, 0.1, 0.1], (count, 1))
-    return Scores(values, np.full((count, 3), 0.5), reasons, np.zeros((count, 256)))
+    return Scores(values, np.full((count, 3), 0.5), reasons, np.zeros(count), np.zeros((count, 256)))
 
 
 def verdicts_of(raw, inconsistency, status=None, rails=None, evidence=None, reason="blur", **ruling):
@@ -276,3 +276,11 @@ def test_an_exposure_that_loses_no_detail_is_a_fault_only_when_certain():
     assert [i for i, verdict in enumerate(found) if not verdict.kept] == [5, 6]
     blurred = verdicts_of(features(), inconsistency, evidence=evidence, reason="blur")
     assert not blurred[4].kept, "other reasons are as they were"
+
+
+def test_a_frame_that_is_measured_to_be_sharp_is_blurred_only_when_certain():
+    evidence = evidence_of_blur(np.zeros(20))
+    reasons = np.eye(5)[np.full(4, MODEL_REASONS.index("blur"))]
+    found = is_contradicted(reasons, np.array([0.001, 0.2, 0.0, np.nan]), evidence.subset(np.arange(4)))
+    assert found.tolist() == [True, False, False, False], "what cannot be measured contradicts nothing"
+    assert not is_contradicted(reasons, np.full(4, 0.001), None).any()

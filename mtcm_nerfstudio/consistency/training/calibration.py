@@ -21,8 +21,8 @@ FAULTY_SHARE = 0.03
 ``data/captures.json``. Probabilities are calibrated at this rate."""
 
 _SMALLEST_SCALE = 1e-3
-_LOWEST, _HIGHEST = 0.05, 0.95
-"""Bounds of the threshold."""
+_LOWEST, _HIGHEST = 0.5, 0.95
+"""Bounds of the threshold: what is more likely good than faulty is never dropped."""
 
 
 class Calibration(NamedTuple):
