@@ -31,7 +31,7 @@ Reason = Literal[
 """Why a frame was dropped (``pose`` also marks a frame that was kept at a repaired pose)."""
 
 UNUSABLE: frozenset[Reason] = frozenset({"missing image", "unreadable image", "invalid pose"})
-"""Reasons that nobody can overrule: nerfstudio cannot train on such a frame."""
+"""Reasons that no manual decision overrides: nerfstudio cannot train on such a frame."""
 
 DecidedBy = Literal["model", "rule", "person"]
 
@@ -139,7 +139,7 @@ class Decisions:
         return tuple(frame for frame in self.frames if not frame.kept)
 
     @property
-    def by_person(self) -> dict[str, bool]:
+    def manual_decisions(self) -> dict[str, bool]:
         """The frames that a person has decided about, and whether they are to be kept."""
         return {frame.file_path: frame.kept for frame in self.frames if frame.decided_by == "person"}
 
@@ -156,7 +156,7 @@ class Decisions:
         """Tell whether these decisions are those of the given capture under the given settings."""
         return self.capture_digest == capture_digest and dict(self.settings) == dict(settings)
 
-    def decided_by_person(self, file_path: str | Collection[str], kept: bool) -> "Decisions":
+    def override(self, file_path: str | Collection[str], kept: bool) -> "Decisions":
         """Return a copy in which a person has kept or dropped one frame or several.
 
         Raises:
@@ -168,7 +168,7 @@ class Decisions:
                 raise ValueError(f"no frame {name!r} among the {len(self.frames)} decisions")
             if kept and frames[name].reason in UNUSABLE:
                 raise ValueError(f"{name} cannot be kept: {frames[name].reason}")
-        said = (_person_says(frame, kept) if frame.file_path in names else frame for frame in self.frames)
+        said = (_apply_override(frame, kept) if frame.file_path in names else frame for frame in self.frames)
         return replace(self, frames=tuple(said))
 
     def carrying_over(self, previous: "Decisions") -> "Decisions":
@@ -180,8 +180,8 @@ class Decisions:
         return replace(self, frames=tuple(_carried(frame, before.get(frame.file_path)) for frame in self.frames))
 
 
-def _person_says(frame: FrameDecision, kept: bool) -> FrameDecision:
-    """Overrule the model for one frame; one that cannot be trained on stays dropped, for the reason that it has.
+def _apply_override(frame: FrameDecision, kept: bool) -> FrameDecision:
+    """Apply a manual decision to a frame; an unusable frame stays dropped for its own reason.
 
     That a person dropped it is remembered all the same, should its image come back.
     """
@@ -195,7 +195,7 @@ def _carried(frame: FrameDecision, before: FrameDecision | None) -> FrameDecisio
     if before is None:
         return frame
     if before.decided_by == "person":
-        return _person_says(frame, before.kept)
+        return _apply_override(frame, before.kept)
     return before if frame.decided_by == "person" else frame
 
 

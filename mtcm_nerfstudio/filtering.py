@@ -1,4 +1,4 @@
-"""The whole line as one function: capture → tokens and evidence → verdicts → repair → views → decisions."""
+"""Filter a capture: tokens and evidence, verdicts, repair, selection, decisions."""
 
 import hashlib
 import shlex
@@ -12,22 +12,22 @@ from jaxtyping import Float
 
 from mtcm_nerfstudio import decisions as decisions_file
 from mtcm_nerfstudio.capture.capture import Capture
-from mtcm_nerfstudio.capture.model import scene_points
+from mtcm_nerfstudio.capture.colmap_model import sparse_points
 from mtcm_nerfstudio.capture.read import SourceChoice
 from mtcm_nerfstudio.consistency.checkpoint import CheckpointCard, load_checkpoint
+from mtcm_nerfstudio.consistency.infill_poses import infill_poses
 from mtcm_nerfstudio.decisions import UNUSABLE, Decisions, FrameDecision, Matrix
 from mtcm_nerfstudio.tokens.cache import Cache
 from mtcm_nerfstudio.tokens.embedders.base import EmbedderName
-from mtcm_nerfstudio.tokens.faces import face_rays
 from mtcm_nerfstudio.tokens.tokenise import tokens_of
 from mtcm_nerfstudio.tokens.tokens import RawFeatures, assemble_tokens
-from mtcm_nerfstudio.tokens.words import words_of
-from mtcm_nerfstudio.verdicts.imagine import imagined_poses
-from mtcm_nerfstudio.verdicts.rules import rule_out
-from mtcm_nerfstudio.verdicts.scored import repair_capture, score_capture
-from mtcm_nerfstudio.verdicts.verdict import GuardRails, Ruling, Verdict, judge
-from mtcm_nerfstudio.views.arrange import Arranged, Known, Wishes, arrange
-from mtcm_nerfstudio.views.coverage import holes
+from mtcm_nerfstudio.verdicts.decide import GuardRails, Verdict, VerdictSettings, decide
+from mtcm_nerfstudio.verdicts.exclude_unusable import exclude_unusable_frames
+from mtcm_nerfstudio.verdicts.score_capture import repair_capture, score_capture
+from mtcm_nerfstudio.views.coverage import coverage_gaps
+from mtcm_nerfstudio.views.labels.face_detection import face_directions
+from mtcm_nerfstudio.views.labels.zero_shot import classify_images
+from mtcm_nerfstudio.views.select_views import CandidateFrames, SelectionSettings, ViewSelection, select_views
 
 _IN_THE_DIGESTS = ("source", "identity", "poses")
 """Settings that show in what was read, or whose content is in the record."""
@@ -105,9 +105,11 @@ class FilterSettings:
         return GuardRails(self.min_frames, self.max_drop_share)
 
     @property
-    def wishes(self) -> Wishes:
+    def selection_settings(self) -> SelectionSettings:
         """What is wanted of the views."""
-        return Wishes(self.max_frames, self.coverage, self.keep_labels, self.front, self.suggest, self.min_frames)
+        return SelectionSettings(
+            self.max_frames, self.coverage, self.keep_labels, self.front, self.suggest, self.min_frames
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +125,7 @@ def filter_capture(
     settings: FilterSettings,
     cache: Cache,
     progress: bool = True,
-    persons: Mapping[str, bool] | None = None,
+    manual_decisions: Mapping[str, bool] | None = None,
 ) -> Filtered:
     """Filter a capture, from its files to decisions, without writing anything but the cache.
 
@@ -132,13 +134,13 @@ def filter_capture(
         settings: how to filter.
         cache: where embeddings and matches are kept.
         progress: show progress bars on standard error.
-        persons: frames that a person keeps (True) or drops, by name: they count where views are chosen. What the
-            decisions say of them is the model's own word all the same.
+        manual_decisions: frames that a person keeps (True) or drops, by name. They count where views are
+            selected; their verdict in the returned decisions is still the model's.
 
     Raises:
         FileNotFoundError: there is no checkpoint.
         ValueError: the checkpoint was trained on another embedding, or on another version of it, an embedding file is
-            damaged, or what is wished of the views cannot be had.
+            damaged, or the selection settings cannot be met.
     """
     claimed = capture
     capture, given = with_given_poses(claimed, settings.poses)
@@ -146,41 +148,41 @@ def filter_capture(
     threshold = card.threshold if settings.threshold is None else settings.threshold
     tokenised = tokens_of(capture, embedder_for(settings, card), cache, progress)
     card.require_embedder(tokenised.raw.embedder, tokenised.embedder_version)
-    ruled = rule_out(tokenised)
-    scored = score_capture(model, card, capture, ruled, cache, settings.evidence, progress)
+    excluded = exclude_unusable_frames(tokenised)
+    scored = score_capture(model, card, capture, excluded, cache, settings.evidence, progress)
     repaired: dict[int, Matrix] = {}
     if settings.repair:
-        scored, repaired = repair_capture(model, card, ruled, scored, threshold, cache)
-    rules = Ruling(
+        scored, repaired = repair_capture(model, card, excluded, scored, threshold, cache)
+    rules = VerdictSettings(
         threshold,
         settings.guard_rails,
         settings.keep_exposure,
         frozenset(repaired),
         min_sharpness=settings.min_sharpness,
     )
-    tokens = assemble_tokens(ruled.raw)
-    verdicts = judge(ruled, tokens, scored, rules)
-    irreplaceable = _alone_in_a_part(_at(ruled.raw, repaired), verdicts)
+    tokens = assemble_tokens(excluded.raw)
+    verdicts = decide(excluded, tokens, scored, rules)
+    irreplaceable = _alone_in_a_part(_at(excluded.raw, repaired), verdicts)
     if irreplaceable:
-        verdicts = judge(ruled, tokens, scored, replace(rules, irreplaceable=irreplaceable))
+        verdicts = decide(excluded, tokens, scored, replace(rules, irreplaceable=irreplaceable))
     raw = _at(tokenised.raw, repaired)
-    arranged = arrange(
-        _known(raw, verdicts, scored.scores.states, frozenset(repaired), persons or {}),
-        settings.wishes,
-        scene_points(capture) if settings.suggest else None,
-        lambda some: imagined_poses(model, raw.subset(some), card.window),
-        lambda some: face_rays([capture.frames[i] for i in some], cache),
+    view_selection = select_views(
+        _known(raw, verdicts, scored.scores.states, frozenset(repaired), manual_decisions or {}),
+        settings.selection_settings,
+        sparse_points(capture) if settings.suggest else None,
+        lambda some: infill_poses(model, raw.subset(some), card.window),
+        lambda some: face_directions([capture.frames[i] for i in some], cache),
     )
-    words = words_of(capture.frames, settings.words, cache, progress) if settings.words else (None,) * len(raw)
+    words = classify_images(capture.frames, settings.words, cache, progress) if settings.words else (None,) * len(raw)
     decisions = Decisions(
         capture_digest=capture_digest(claimed, cache),
         settings=settings_record(settings, card, given),
         checkpoint=f"{card.name} {card.digest[:16]}",
         embedder=tokenised.raw.embedder,
         threshold=threshold,
-        frames=_frame_decisions(raw.file_paths, verdicts, given, repaired, arranged, words),
-        suggested=arranged.suggested,
-        front=arranged.front,
+        frames=_frame_decisions(raw.file_paths, verdicts, given, repaired, view_selection, words),
+        suggested=view_selection.suggested,
+        front=view_selection.front,
     )
     return Filtered(decisions, scored.scores.states)
 
@@ -190,7 +192,7 @@ _GAP = 2.5
 
 
 def _alone_in_a_part(raw: RawFeatures, verdicts: tuple[Verdict, ...]) -> frozenset[int]:
-    """Return the dropped frames without which a part of the subject would be seen by no kept camera."""
+    """Return the dropped frames inside a coverage gap."""
     kept = np.array([verdict.kept for verdict in verdicts], dtype=bool)
     trusted = np.array([verdict.shows_its_place for verdict in verdicts], dtype=bool)
     # A frame that has nothing in common with any other shows nothing that is known to be the subject.
@@ -199,7 +201,7 @@ def _alone_in_a_part(raw: RawFeatures, verdicts: tuple[Verdict, ...]) -> frozens
         for i, verdict in enumerate(verdicts)
         if not verdict.kept and verdict.decided_by == "model" and verdict.evidence.get("most_verified_matches", 0.0) > 0
     }
-    gaps = holes(raw.c2w.astype(np.float64), kept, trusted, _GAP)
+    gaps = coverage_gaps(raw.c2w.astype(np.float64), kept, trusted, _GAP)
     return frozenset(i for gap in gaps for i in range(gap.first, gap.last + 1) if i in by_model)
 
 
@@ -216,12 +218,14 @@ def _known(
     verdicts: tuple[Verdict, ...],
     states: Float[np.ndarray, "frame 256"],
     repaired: frozenset[int],
-    persons: Mapping[str, bool],
-) -> Known:
+    manual_decisions: Mapping[str, bool],
+) -> CandidateFrames:
     usable = np.array([verdict.reason not in UNUSABLE for verdict in verdicts], dtype=bool)
-    kept = np.array([persons.get(name, verdict.kept) for name, verdict in zip(raw.file_paths, verdicts, strict=True)])
-    fixed = np.array([persons.get(name, False) for name in raw.file_paths], dtype=bool)
-    return Known(
+    kept = np.array(
+        [manual_decisions.get(name, verdict.kept) for name, verdict in zip(raw.file_paths, verdicts, strict=True)]
+    )
+    fixed = np.array([manual_decisions.get(name, False) for name in raw.file_paths], dtype=bool)
+    return CandidateFrames(
         names=raw.file_paths,
         c2w=raw.c2w.astype(np.float64),
         kept=kept.astype(bool) & usable,
@@ -279,7 +283,7 @@ def settings_record(
 
 
 def other_flags(record: Mapping[str, Any]) -> tuple[str, ...]:
-    """Name the flags, as somebody would type them, that a record of settings has and the default has not."""
+    """Return the command-line flags by which a settings record differs from the default."""
     usual = {
         name: list(value) if isinstance(value, tuple) else value for name, value in asdict(FilterSettings()).items()
     }
@@ -321,7 +325,7 @@ def _frame_decisions(
     verdicts: tuple[Verdict, ...],
     given: Mapping[int, Matrix],
     repaired: Mapping[int, Matrix],
-    arranged: Arranged,
+    view_selection: ViewSelection,
     words: tuple[str | None, ...],
 ) -> tuple[FrameDecision, ...]:
     decided = (
@@ -331,7 +335,7 @@ def _frame_decisions(
             kept=verdict.kept,
             reason=verdict.reason or ("pose" if i in given else None),
             decided_by=verdict.decided_by,
-            label=arranged.labels[i],
+            label=view_selection.pose_labels[i],
             words=words[i],
             modality=verdict.modality,
             evidence=verdict.evidence,
@@ -341,14 +345,14 @@ def _frame_decisions(
         )
         for i, (name, verdict) in enumerate(zip(names, verdicts, strict=True))
     )
-    return tuple(_as_arranged(frame, arranged, i) for i, frame in enumerate(decided))
+    return tuple(_apply_view_selection(frame, view_selection, i) for i, frame in enumerate(decided))
 
 
-def _as_arranged(frame: FrameDecision, arranged: Arranged, i: int) -> FrameDecision:
-    """Drop a consistent frame that is not wanted, or that others stand for."""
-    if not frame.kept or not (arranged.unwanted[i] or arranged.redundant[i]):
+def _apply_view_selection(frame: FrameDecision, view_selection: ViewSelection, i: int) -> FrameDecision:
+    """Drop a consistent frame that the selection leaves out: by label (manual) or as redundant."""
+    if not frame.kept or not (view_selection.unwanted[i] or view_selection.redundant[i]):
         return frame
-    reason = "manual" if arranged.unwanted[i] else "redundant"
+    reason = "manual" if view_selection.unwanted[i] else "redundant"
     return replace(frame, kept=False, reason=reason, decided_by="rule", spared=False)
 
 

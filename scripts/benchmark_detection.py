@@ -21,20 +21,29 @@ from typing import Any
 import tyro
 from benchmarks.capture_list import read_capture_list
 from benchmarks.corruptions import KINDS, Kind
-from detection import tables
-from detection.captures import BenchmarkCapture, listed_captures, own_captures
-from detection.forests import FittedForests
-from detection.images import ImageBank
-from detection.judgement import Method, Outcome
-from detection.methods import baselines, judged_by, with_logistic
-from detection.mtcm import Checkpoints, mtcm_methods
-from detection.record import command, versions
-from detection.report import Measured
-from detection.trials import CLEAN, MOVED_RUN, PlannedTrial, Subject, TrialKind, mixed, plan_trial, subject_of
+from benchmarks.detection import tables
+from benchmarks.detection.captures import BenchmarkCapture, listed_captures, own_captures
+from benchmarks.detection.forests import FittedForests
+from benchmarks.detection.images import ImageBank
+from benchmarks.detection.labelled_captures import (
+    CLEAN,
+    MOVED_RUN,
+    CorruptionSetting,
+    PlannedCapture,
+    Subject,
+    mixed,
+    plan_capture,
+    subject_of,
+)
+from benchmarks.detection.methods import baselines, run_methods, with_logistic
+from benchmarks.detection.mtcm import Checkpoints, mtcm_methods
+from benchmarks.detection.prediction import Method, Outcome
+from benchmarks.detection.record import command, versions
+from benchmarks.detection.report import Measured
 
-from mtcm_nerfstudio.analysis.figures import save_figure
 from mtcm_nerfstudio.cli.errors import clear_errors
 from mtcm_nerfstudio.decisions import write_text_atomically
+from mtcm_nerfstudio.report.plot_style import save_figure
 from mtcm_nerfstudio.tokens.progress import progress_bars
 
 _SHARED = Path(__file__).resolve().parents[2] / "shared" / "captures"
@@ -85,14 +94,14 @@ class Benchmark:
             raise ValueError("--checkpoint judges captures of your own: name them with --captures")
 
     @property
-    def trial_kinds(self) -> tuple[TrialKind, ...]:
+    def corruption_settings(self) -> tuple[CorruptionSetting, ...]:
         """Every kind of trial, in the order in which they are shown; the first is that of the main table."""
         shares = dict.fromkeys((self.share, *self.more_shares))
-        alone = [TrialKind(kind, (kind,), self.share, self.seeds) for kind in self.kinds if self.alone]
+        alone = [CorruptionSetting(kind, (kind,), self.share, self.seeds) for kind in self.kinds if self.alone]
         return (
-            *(TrialKind(mixed(share), self.kinds, share, self.seeds) for share in shares),
-            TrialKind(MOVED_RUN, (MOVED_RUN,), _MOVED_SHARE, _MOVED_SEEDS),
-            TrialKind(CLEAN, self.kinds, 0.0),
+            *(CorruptionSetting(mixed(share), self.kinds, share, self.seeds) for share in shares),
+            CorruptionSetting(MOVED_RUN, (MOVED_RUN,), _MOVED_SHARE, _MOVED_SEEDS),
+            CorruptionSetting(CLEAN, self.kinds, 0.0),
             *alone,
         )
 
@@ -128,30 +137,30 @@ def measured_captures(benchmark: Benchmark, captures: Sequence[BenchmarkCapture]
     return large
 
 
-def plan_trials(
+def plan_captures(
     benchmark: Benchmark, subjects: Sequence[Subject], captures: Sequence[BenchmarkCapture]
-) -> list[PlannedTrial]:
+) -> list[PlannedCapture]:
     """Draw all trials of all captures that are large enough, those of one capture beside each other."""
     large = [subject for subject in subjects if len(subject.raw) >= benchmark.min_frames]
     return [
-        plan_trial(subject, kind, seed, captures)
+        plan_capture(subject, kind, seed, captures)
         for subject in large
-        for kind in benchmark.trial_kinds
+        for kind in benchmark.corruption_settings
         for seed in range(kind.seeds)
     ]
 
 
-def judge(planned: Sequence[PlannedTrial], methods: Mapping[str, Method], bank: ImageBank) -> list[Outcome]:
+def run_trials(planned: Sequence[PlannedCapture], methods: Mapping[str, Method], bank: ImageBank) -> list[Outcome]:
     """Make every trial and let every method score it; the logistic regression is fitted when all are there."""
     track = progress_bars()
     return with_logistic(
-        [judged_by(plan.made(bank), methods) for plan in track(planned, "Scoring trials", len(planned))]
+        [run_methods(plan.made(bank), methods) for plan in track(planned, "Scoring trials", len(planned))]
     )
 
 
-def about(benchmark: Benchmark, planned: Sequence[PlannedTrial], checkpoints: Checkpoints) -> dict[str, Any]:
+def about(benchmark: Benchmark, planned: Sequence[PlannedCapture], checkpoints: Checkpoints) -> dict[str, Any]:
     """Return what a reader of the results must know: command, versions, captures, and what judged them."""
-    subjects = {trial.subject.name: trial.subject for trial in planned}
+    subjects = {labelled.subject.name: labelled.subject for labelled in planned}
     return {
         "command": command("benchmark_detection.py", sys.argv[1:]),
         "versions": versions(),
@@ -172,10 +181,10 @@ def run(benchmark: Benchmark) -> None:
     checkpoints = Checkpoints(measured)
     forests = FittedForests({one.name: one.examples for one in measured})
     bank, track = ImageBank(), progress_bars()
-    planned = plan_trials(benchmark, [subject_of(one, bank, track) for one in measured], captures)
+    planned = plan_captures(benchmark, [subject_of(one, bank, track) for one in measured], captures)
     facts = about(benchmark, planned, checkpoints)
-    outcomes = judge(planned, {**mtcm_methods(checkpoints), **forests.methods(), **baselines()}, bank)
-    write_report(Measured(facts, outcomes, benchmark.trial_kinds), benchmark.output_dir)
+    outcomes = run_trials(planned, {**mtcm_methods(checkpoints), **forests.methods(), **baselines()}, bank)
+    write_report(Measured(facts, outcomes, benchmark.corruption_settings), benchmark.output_dir)
 
 
 def write_report(measured: Measured, folder: Path) -> None:
@@ -183,7 +192,7 @@ def write_report(measured: Measured, folder: Path) -> None:
     print(tables.markdown(*measured.tables()[0]))
     write_text_atomically(folder / "detection.md", measured.markdown())
     write_text_atomically(folder / "detection.json", measured.record())
-    for name, figure in measured.pictures().items():
+    for name, figure in measured.draw_figures().items():
         save_figure(figure, folder / f"detection_{name}.png")
     print(f"written: {folder / 'detection.md'}, detection.json and detection_*.png")
 

@@ -22,8 +22,8 @@ import numpy as np
 import tyro
 from benchmark_speed import filter_seconds
 from benchmarks.capture_list import read_capture_list
-from detection import tables
-from detection.record import command, versions
+from benchmarks.detection import tables
+from benchmarks.detection.record import command, versions
 from PIL import Image, ImageOps
 
 from mtcm_nerfstudio.capture.capture import Frame

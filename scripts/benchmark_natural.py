@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 import tyro
 from benchmarks.capture_list import CaptureEntry, read_capture_list
+from benchmarks.detection.record import command, versions
 from benchmarks.natural import report
-from benchmarks.natural.judged import JudgedCapture, judged_capture
-from detection.record import command, versions
+from benchmarks.natural.filtered_capture import FilteredCapture, filter_and_score
 
 from mtcm_nerfstudio.capture.read import read_capture
 from mtcm_nerfstudio.cli.errors import clear_errors
@@ -67,7 +67,7 @@ def run(benchmark: Benchmark) -> None:
     entries, cache = read_capture_list(), Cache()
     found = []
     for name, folder, again in folders(benchmark, entries):
-        one = judged_capture(entries[name], folder, benchmark.checkpoint_for(entries[name]), cache)
+        one = filter_and_score(entries[name], folder, benchmark.checkpoint_for(entries[name]), cache)
         if again:
             how = "posed" if folder.is_relative_to(benchmark.posed) else "photos"
             one = replace(one, name=f"{name}, {how}", again=True)
@@ -101,7 +101,7 @@ def share_posed(folder: Path, entry: CaptureEntry) -> float:
     return sum(frame.c2w is not None for frame in read_capture(folder).frames) / entry.frames
 
 
-def write(benchmark: Benchmark, found: Sequence[JudgedCapture]) -> None:
+def write(benchmark: Benchmark, found: Sequence[FilteredCapture]) -> None:
     """Print the tables and write the files."""
     about = {"command": command("benchmark_natural.py", sys.argv[1:]), "versions": versions()}
     text = report.markdown(about, found)

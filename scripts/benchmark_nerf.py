@@ -24,18 +24,18 @@ from pathlib import Path
 from typing import Literal
 
 import tyro
-from decibels.cases import MIXED, SMALL, Case, make_case
-from decibels.cells import FILE_NAME, Cells, checkpoint_of, trained
-from decibels.methods import AGAINST_SHARE, JOINT, Plan, methods
-from decibels.report import Row, pictures, report
-from detection.record import command, versions
+from benchmarks.detection.record import command, versions
+from benchmarks.nerf.cases import MIXED, SMALL, Case, make_case
+from benchmarks.nerf.cells import FILE_NAME, Cells, checkpoint_of, trained
+from benchmarks.nerf.methods import AGAINST_SHARE, JOINT, Plan, methods
+from benchmarks.nerf.report import Row, draw_figures, report
 
-from mtcm_nerfstudio.analysis.figures import save_figure
 from mtcm_nerfstudio.capture.read import read_capture
 from mtcm_nerfstudio.cli.errors import clear_errors
 from mtcm_nerfstudio.consistency.checkpoint import read_card
 from mtcm_nerfstudio.decisions import write_text_atomically
 from mtcm_nerfstudio.nerf.joint.settings import JointSettings
+from mtcm_nerfstudio.report.plot_style import save_figure
 
 _SHARED = Path(__file__).resolve().parents[2] / "shared" / "captures"
 _VERSION = "2"
@@ -115,7 +115,7 @@ def run(benchmark: Benchmark) -> None:
     write_text_atomically(stem.with_suffix(".md"), text)
     record = {**about, "rows": [asdict(row) for row in rows]}
     write_text_atomically(stem.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
-    for name, figure in pictures(rows, JOINT, benchmark.share).items():
+    for name, figure in draw_figures(rows, JOINT, benchmark.share).items():
         save_figure(figure, stem.with_name(f"{stem.name}_{name}.png"))
 
 
@@ -142,7 +142,9 @@ def _cell(benchmark: Benchmark, cells: Cells, share: float, case: Case, method: 
         cells.put(key, known)
     dropped = {frame.file_path for frame in plan.decisions.dropped} - case.evaluation
     repaired = {frame.file_path for frame in plan.decisions.repaired} - case.evaluation
-    return Row(case.name, case.seed, share, method, sorted(case.spoiled), sorted(dropped), sorted(repaired), **known)
+    return Row(
+        case.name, case.seed, share, method, sorted(case.faulty_names), sorted(dropped), sorted(repaired), **known
+    )
 
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import tyro
-from detection import tables
-from detection.record import command, versions
+from benchmarks.detection import tables
+from benchmarks.detection.record import command, versions
 
 from mtcm_nerfstudio.capture.capture import Capture
 from mtcm_nerfstudio.capture.read import read_capture
@@ -133,7 +133,7 @@ def measure(capture: Capture, checkpoint: Path | None) -> Speed:
         print(
             f"{capture.name}: filter {first:.1f} s, again {again:.1f} s, scored again {scored_again:.1f} s", flush=True
         )
-        colmap = colmap_apart(capture, work / "colmap")
+        colmap = colmap_in_subprocess(capture, work / "colmap")
     speed = Speed(capture.name, len(capture), first, again, scored_again, colmap)
     print(
         f"{capture.name}: COLMAP {colmap.total:.1f} s; the filter takes {100.0 * speed.ratio:.1f} % of it", flush=True
@@ -160,7 +160,7 @@ def filter_seconds(arguments: Sequence[str], cache: Path) -> float:
     return seconds
 
 
-def colmap_apart(capture: Capture, work: Path) -> ColmapSeconds:
+def colmap_in_subprocess(capture: Capture, work: Path) -> ColmapSeconds:
     """Pose a capture's images with COLMAP in a process of its own."""
     paths = [frame.image_path for frame in capture.frames]
     images = Path(os.path.commonpath([path.parent for path in paths]))

@@ -22,13 +22,13 @@ from typing import Any
 
 import torch
 import tyro
-from detection.record import command, versions
-from detection.tables import markdown
+from benchmarks.detection.record import command, versions
+from benchmarks.detection.tables import markdown
 from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.engine.callbacks import TrainingCallbackLocation
 
 from mtcm_nerfstudio.cli.errors import clear_errors
-from mtcm_nerfstudio.deciding import current_decisions
+from mtcm_nerfstudio.decision_files import current_decisions
 from mtcm_nerfstudio.decisions import FILE_NAME, write_text_atomically
 
 _SAMPLE = Path(__file__).resolve().parents[1] / "data" / "sample"

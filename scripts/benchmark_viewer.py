@@ -20,17 +20,17 @@ from typing import Any
 
 import numpy as np
 import tyro
-from detection.record import command, versions
-from detection.tables import markdown
+from benchmarks.detection.record import command, versions
+from benchmarks.detection.tables import markdown
 from PIL import Image
 
 from mtcm_nerfstudio import decisions as decisions_file
 from mtcm_nerfstudio.capture.read import read_capture
 from mtcm_nerfstudio.cli.errors import clear_errors
-from mtcm_nerfstudio.deciding import FilterResult
+from mtcm_nerfstudio.decision_files import FilterResult
 from mtcm_nerfstudio.decisions import Decisions, FrameDecision, write_text_atomically
-from mtcm_nerfstudio.viewer.scene import Look, Scene
-from mtcm_nerfstudio.viewer.serve import served
+from mtcm_nerfstudio.viewer.scene_nodes import DisplaySettings, SceneNodes
+from mtcm_nerfstudio.viewer.serve import serve_viewer
 from mtcm_nerfstudio.viewer.session import State
 
 _FLAGS = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
@@ -96,7 +96,7 @@ def _measured(benchmark: ViewerBenchmark, result: FilterResult, chromium: str) -
     from playwright.sync_api import sync_playwright
 
     draws = _counted()
-    with served(result, port=benchmark.port) as viewer, sync_playwright() as play:
+    with serve_viewer(result, port=benchmark.port) as viewer, sync_playwright() as play:
         browser = play.chromium.launch(executable_path=chromium, args=_FLAGS)
         page = browser.new_page(viewport={"width": _WIDTH, "height": _HEIGHT})
         start = time.perf_counter()
@@ -141,13 +141,13 @@ _DRAG = """async (seconds) => {
 
 def _counted() -> list[int]:
     """Count how often the scene is brought in step."""
-    count, draw = [0], Scene.draw
+    count, draw = [0], SceneNodes.draw
 
-    def counting(self: Scene, state: State, look: Look) -> None:
+    def counting(self: SceneNodes, state: State, look: DisplaySettings) -> None:
         draw(self, state, look)
         count[0] += 1
 
-    Scene.draw = counting
+    SceneNodes.draw = counting
     return count
 
 
@@ -167,8 +167,8 @@ def _rings(root: Path, count: int) -> FilterResult:
         name = f"images/{i:05d}.jpg"
         (root / name).symlink_to(root / "images" / f"{i % 8}.jpg")
         frames.append({"file_path": name, "transform_matrix": _pose(i, count).tolist()})
-    lens = {"w": 640, "h": 480, "fl_x": 600.0, "fl_y": 600.0, "cx": 320.0, "cy": 240.0}
-    (root / "transforms.json").write_text(json.dumps({"camera_model": "PINHOLE", **lens, "frames": frames}))
+    intrinsics = {"w": 640, "h": 480, "fl_x": 600.0, "fl_y": 600.0, "cx": 320.0, "cy": 240.0}
+    (root / "transforms.json").write_text(json.dumps({"camera_model": "PINHOLE", **intrinsics, "frames": frames}))
     scores = np.random.default_rng(0).beta(0.3, 1.5, count)
     decided = tuple(
         FrameDecision(frame["file_path"], float(score), bool(score < 0.5), None if score < 0.5 else "pose")

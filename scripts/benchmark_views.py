@@ -17,13 +17,13 @@ import sys
 from dataclasses import asdict
 
 import tyro
-from choosing.benchmark import Benchmark
-from choosing.budgets import measure_budgets
-from choosing.filling import measure_filling
-from choosing.labelling import measure_labels
-from choosing.many import measure_many
-from choosing.missing import measure_holes
-from detection.record import command, one_a_line, versions
+from benchmarks.detection.record import command, one_a_line, versions
+from benchmarks.views.benchmark import Benchmark
+from benchmarks.views.budgets import measure_budgets
+from benchmarks.views.labelling import measure_labels
+from benchmarks.views.missing import measure_holes
+from benchmarks.views.scaling import measure_scaling
+from benchmarks.views.suggested_poses import measure_suggested_poses
 
 from mtcm_nerfstudio.cli.errors import clear_errors
 from mtcm_nerfstudio.decisions import write_text_atomically
@@ -31,9 +31,9 @@ from mtcm_nerfstudio.decisions import write_text_atomically
 _MEASURES = {
     "holes": measure_holes,
     "budgets": measure_budgets,
-    "filling": measure_filling,
+    "filling": measure_suggested_poses,
     "labels": measure_labels,
-    "many": measure_many,
+    "many": measure_scaling,
 }
 
 

@@ -17,20 +17,20 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import tyro
-from decibels.cases import MIXED, make_case
-from decibels.cells import trained
-from decibels.methods import ALL, CLEAN, JOINT, REPAIR, methods
-from detection.record import command, versions
+from benchmarks.detection.record import command, versions
+from benchmarks.nerf.cases import MIXED, make_case
+from benchmarks.nerf.cells import trained
+from benchmarks.nerf.methods import ALL, CLEAN, JOINT, REPAIR, methods
 from matplotlib.figure import Figure
 from PIL import Image
 from rendered_scenes import render_scene
 
-from mtcm_nerfstudio.analysis.figures import INK, new_figure, save_figure
 from mtcm_nerfstudio.capture.capture import Capture
 from mtcm_nerfstudio.capture.images import read_rgb
 from mtcm_nerfstudio.capture.read import read_capture
 from mtcm_nerfstudio.cli.errors import clear_errors
 from mtcm_nerfstudio.decisions import write_text_atomically
+from mtcm_nerfstudio.report.plot_style import INK, new_figure, save_figure
 
 _COLUMNS = (CLEAN, ALL, REPAIR, JOINT)
 _VIEWS = 3

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mtcm_nerfstudio.consistency.training.batch import Example
-from mtcm_nerfstudio.evidence.numbers import Evidence
+from mtcm_nerfstudio.evidence.frame_numbers import Evidence
 
 Batches = tuple[tuple[Example, ...], ...]
 _OF_EXAMPLES = tuple(field.name for field in fields(Example) if field.name != "evidence")

@@ -9,15 +9,20 @@ import torch
 from jaxtyping import Bool, Float
 from sklearn.metrics import roc_auc_score
 
-from mtcm_nerfstudio.capture.faults import FAULT_KINDS, POSE_FAULTS
+from mtcm_nerfstudio.capture.corruptions import FAULT_KINDS, POSE_FAULTS
 from mtcm_nerfstudio.consistency.blur_judge import BlurJudge
-from mtcm_nerfstudio.consistency.evidence import evidence_input
-from mtcm_nerfstudio.consistency.training.capture import TrainingCapture
-from mtcm_nerfstudio.consistency.training.faults import FaultConfig, Spoiled, possible_kinds, spoil
+from mtcm_nerfstudio.consistency.evidence_encoder import evidence_input
+from mtcm_nerfstudio.consistency.training.corrupt_sequence import (
+    CorruptedSequence,
+    FaultConfig,
+    corrupt_sequence,
+    possible_kinds,
+)
+from mtcm_nerfstudio.consistency.training.training_capture import TrainingCapture
 from mtcm_nerfstudio.consistency.transformer_dataset import evidence_of
 from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer
 from mtcm_nerfstudio.tokens.tokens import assemble_tokens
-from mtcm_nerfstudio.verdicts.verdict import is_contradicted
+from mtcm_nerfstudio.verdicts.decide import is_contradicted
 
 AS_IT_CAME, CORRUPTED, OTHER_SESSION = "as it came", "corrupted images", "other session"
 SHARE = 0.2
@@ -38,7 +43,7 @@ class Measured:
     faulty: Bool[np.ndarray, " row"]
     """Whether a fault was put in or was there."""
     contradicted: Bool[np.ndarray, " row"]
-    """Whether a verdict would let the frame pass below near certainty; see ``verdict.is_contradicted``."""
+    """Whether a verdict would let the frame pass below near certainty; see ``decide.is_contradicted``."""
     natural: np.ndarray
     """What is wrong with the frame as it came; empty where nothing is known to be."""
 
@@ -58,17 +63,17 @@ def measure(
     parts = []
     for capture in captures:
         original = capture.with_copy(0)
-        parts.append(_score(model, blur, spoil(original, (), FaultConfig(), rng, faulty=False), AS_IT_CAME))
+        parts.append(_score(model, blur, corrupt_sequence(original, (), FaultConfig(), rng, faulty=False), AS_IT_CAME))
         for kind in possible_kinds(original, False, POSE_FAULTS):
             config = FaultConfig(largest_share=SHARE, kinds=(kind,), moved_in_time=0.0)
-            parts.append(_score(model, blur, spoil(original, (), config, rng), kind))
+            parts.append(_score(model, blur, corrupt_sequence(original, (), config, rng), kind))
         for number in range(1, len(capture.copies)):
             config = FaultConfig(pose_share=0.0, moved_in_time=0.0)
-            parts.append(_score(model, blur, spoil(capture.with_copy(number), (), config, rng), CORRUPTED))
-    return joined(parts)
+            parts.append(_score(model, blur, corrupt_sequence(capture.with_copy(number), (), config, rng), CORRUPTED))
+    return concat_measured(parts)
 
 
-def joined(parts: Sequence[Measured]) -> Measured:
+def concat_measured(parts: Sequence[Measured]) -> Measured:
     """Put what was measured together."""
     return Measured(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Measured)))
 
@@ -113,9 +118,9 @@ def load_measured(path: Path) -> Measured:
 
 
 @torch.no_grad()
-def _score(model: ConsistencyTransformer, blur: BlurJudge, spoiled: Spoiled, variant: str) -> Measured:
-    capture, faulty = spoiled.capture, spoiled.replaced[:, :2].any(axis=1)
-    counts = spoiled.real.trusted
+def _score(model: ConsistencyTransformer, blur: BlurJudge, corrupted: CorruptedSequence, variant: str) -> Measured:
+    capture, faulty = corrupted.capture, corrupted.replaced[:, :2].any(axis=1)
+    counts = corrupted.real.trusted
     tokens = assemble_tokens(capture.raw)
     present = torch.from_numpy(tokens.present)[None]
     nothing = torch.zeros_like(present)

@@ -18,12 +18,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from mtcm_nerfstudio.analysis.figures import DROPPED, INK, KEPT, headline, new_figure, save_figure
-from mtcm_nerfstudio.analysis.frame_axis import inconsistency_panel, name_frames, verdict_legend
 from mtcm_nerfstudio.capture.images import read_rgb
 from mtcm_nerfstudio.cli.errors import clear_errors
-from mtcm_nerfstudio.deciding import current_decisions
+from mtcm_nerfstudio.decision_files import current_decisions
 from mtcm_nerfstudio.decisions import Decisions, FrameDecision
+from mtcm_nerfstudio.report.frame_axis import inconsistency_panel, name_frames, verdict_legend
+from mtcm_nerfstudio.report.plot_style import DROPPED, INK, KEPT, headline, new_figure, save_figure
 
 _IN_WORDS = {"swap": "another frame's pose", "foreign": "from another scene", "exposure": "badly exposed"}
 _REPOSITORY = Path(__file__).resolve().parents[1]

@@ -20,17 +20,17 @@ import pycolmap
 import tyro
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
-from rendered_scenes import draw_recipe, photographs
-from scenes import files
-from scenes.gallery import build_gallery, gallery_path
-from scenes.paths import smooth_noise
-from scenes.raycast import Camera, developed
-from scenes.tracks import write_colmap_model
+from rendered_scenes import draw_recipe, render_frames
+from rendering import files
+from rendering.gallery import build_gallery, gallery_path
+from rendering.paths import smooth_noise
+from rendering.raycast import Camera, developed
+from rendering.tracks import write_colmap_model
 
-from mtcm_nerfstudio.capture.faults import Fault, apply_image_fault, faulted_poses
-from mtcm_nerfstudio.capture.faults.image import ImageFaultKind
+from mtcm_nerfstudio.capture.corruptions import Fault, apply_image_fault, faulted_poses
+from mtcm_nerfstudio.capture.corruptions.image import ImageFaultKind
 from mtcm_nerfstudio.capture.images import read_rgb
-from mtcm_nerfstudio.capture.poses import colmap_from_c2w
+from mtcm_nerfstudio.geometry.poses import colmap_from_c2w
 from mtcm_nerfstudio.tokens.embedders import load_embedder
 
 DATA = Path(__file__).resolve().parents[1] / "data"
@@ -85,19 +85,19 @@ def take_shots() -> Shots:
     seconds = np.round(np.cumsum(rng.uniform(0.45, 0.8, FRAMES)), 3)
     pixels, masks = [], []
     for pose, brightness in zip(clean_poses, exposure, strict=True):
-        linear, mask = stage.photograph(pose, CAMERA)
+        linear, mask = stage.render(pose, CAMERA)
         pixels.append(developed(linear, brightness, NOISE, rng))
         masks.append(mask)
     for fault in FAULTS:
-        pixels[fault.frame], masks[fault.frame] = _spoilt(pixels[fault.frame], masks[fault.frame], fault)
+        pixels[fault.frame], masks[fault.frame] = _corrupt_frame(pixels[fault.frame], masks[fault.frame], fault)
     names = tuple(f"frame_{number:03d}.jpg" for number in range(1, FRAMES + 1))
     return Shots(names, tuple(pixels), tuple(masks), faulted_poses(clean_poses, FAULTS), seconds)
 
 
-def _spoilt(pixels: np.ndarray, mask: np.ndarray, fault: Fault) -> tuple[np.ndarray, np.ndarray]:
+def _corrupt_frame(pixels: np.ndarray, mask: np.ndarray, fault: Fault) -> tuple[np.ndarray, np.ndarray]:
     """Return image and mask of a faulty frame; what an occluder hides is no longer the subject."""
     if fault.kind == "foreign":
-        shots = photographs(draw_recipe(FOREIGN_SEED), FRAMES, (CAMERA.width, CAMERA.height))
+        shots = render_frames(draw_recipe(FOREIGN_SEED), FRAMES, (CAMERA.width, CAMERA.height))
         _, foreign = next(shots)
         return foreign.pixels, foreign.mask
     if fault.kind not in _IMAGE_FAULTS:
@@ -108,7 +108,7 @@ def _spoilt(pixels: np.ndarray, mask: np.ndarray, fault: Fault) -> tuple[np.ndar
     return faulty, mask & ~hidden if kind == "occluder" else mask
 
 
-def write_photos(shots: Shots, images: Path, masks: Path) -> None:
+def write_images(shots: Shots, images: Path, masks: Path) -> None:
     """Write JPEGs with EXIF, and masks beside them."""
     for name, pixels, mask, seconds in zip(shots.names, shots.pixels, shots.masks, shots.seconds, strict=True):
         tags = files.exif(CAMERA, files.taken_at(START, float(seconds)))
@@ -121,7 +121,7 @@ def write_capture(shots: Shots, out: Path) -> pycolmap.Reconstruction:
 
     The masks are there but not listed in transforms.json: nerfstudio would train on the subject alone.
     """
-    write_photos(shots, out / "images", out / "masks")
+    write_images(shots, out / "images", out / "masks")
     record = files.transforms(CAMERA, [f"images/{name}" for name in shots.names], shots.c2w)
     files.write_json(out / "transforms.json", record)
     truth = [

@@ -33,12 +33,12 @@ import torch
 import tyro
 from benchmarks.capture_list import CaptureEntry, NaturalFault, read_capture_list
 from drawn_variants import load_variants, save_variants
-from held_out import AS_IT_CAME, Measured, auroc_by_variant, joined, load_measured, measure, save_measured
+from held_out import AS_IT_CAME, Measured, auroc_by_variant, concat_measured, load_measured, measure, save_measured
 from jaxtyping import Float
 from rendered_scenes import render_many
 from threadpoolctl import threadpool_limits
 
-from mtcm_nerfstudio.capture.faults import FaultReason
+from mtcm_nerfstudio.capture.corruptions import FaultReason
 from mtcm_nerfstudio.capture.read import read_capture
 from mtcm_nerfstudio.cli.errors import clear_errors
 from mtcm_nerfstudio.consistency.blur_judge import BlurJudge, either, fit_blur_judge, fit_scale
@@ -55,8 +55,8 @@ from mtcm_nerfstudio.consistency.checkpoint import (
 from mtcm_nerfstudio.consistency.forest import Forest, fit_forest
 from mtcm_nerfstudio.consistency.train_consistency import EpochResult, TrainConfig, fresh_model, train
 from mtcm_nerfstudio.consistency.training.calibration import Calibration, control_risk, fit_calibration
-from mtcm_nerfstudio.consistency.training.capture import TrainingCapture, training_capture
-from mtcm_nerfstudio.consistency.training.forest_examples import labelled_numbers, with_bare_photos
+from mtcm_nerfstudio.consistency.training.forest_examples import labelled_numbers, with_unposed_copies
+from mtcm_nerfstudio.consistency.training.training_capture import TrainingCapture, training_capture
 from mtcm_nerfstudio.consistency.transformer_dataset import DatasetConfig, variants_of
 from mtcm_nerfstudio.consistency.transformer_model import REASONS, ConsistencyTransformer
 from mtcm_nerfstudio.evidence import keypoints, matching
@@ -64,7 +64,7 @@ from mtcm_nerfstudio.evidence.number_names import FRAME_NUMBERS
 from mtcm_nerfstudio.tokens.cache import Cache
 from mtcm_nerfstudio.tokens.embedders import load_embedder
 from mtcm_nerfstudio.tokens.tokenise import tokens_of
-from mtcm_nerfstudio.verdicts.verdict import CERTAIN_IN_SPITE
+from mtcm_nerfstudio.verdicts.decide import CERTAIN_IN_SPITE
 
 Run = Literal["A", "B", "C", "D", "all"]
 GROUPS: tuple[Run, ...] = ("A", "B", "C", "D")
@@ -220,7 +220,7 @@ def first_model(captures: Sequence[TrainingCapture], run_dir: Path, settings: Pr
 def forest_of(run_dir: Path, settings: Pretrain) -> Forest:
     """Fit the forest of a run on its examples."""
     with np.load(run_dir / EXAMPLES, allow_pickle=False) as file:
-        numbers, label, weight = with_bare_photos(file["numbers"], file["label"], file["weight"])
+        numbers, label, weight = with_unposed_copies(file["numbers"], file["label"], file["weight"])
     return fit_forest(numbers, label, 1 + len(REASONS), weight=weight, seed=settings.train.seed)
 
 
@@ -345,7 +345,7 @@ def all_measured(settings: Pretrain) -> Measured:
     files = sorted(settings.out.glob(f"without_*/{MEASURED}"))
     if not files:
         raise ValueError(f"{settings.out}: nothing was left out yet to calibrate on; run scripts/pretrain.py first")
-    return joined([load_measured(file) for file in files])
+    return concat_measured([load_measured(file) for file in files])
 
 
 def recalibrate(settings: Pretrain) -> None:

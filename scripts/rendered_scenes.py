@@ -16,18 +16,18 @@ from pathlib import Path
 
 import numpy as np
 import tyro
-from scenes import files
-from scenes.recipes import COMBINATIONS, JOURNEYS, Recipe, draw_recipe
-from scenes.shooting import Photograph, photographs
+from rendering import files
+from rendering.recipes import COMBINATIONS, JOURNEYS, Recipe, draw_recipe
+from rendering.shooting import RenderedFrame, render_frames
 
 __all__ = [
     "COMBINATIONS",
     "JOURNEYS",
-    "Photograph",
     "Recipe",
+    "RenderedFrame",
     "draw_recipe",
     "file_stems",
-    "photographs",
+    "render_frames",
     "render_many",
     "render_scene",
 ]
@@ -65,7 +65,7 @@ def render_scene(
     stems = file_stems(recipe, frames)
     start = datetime(2024, 5, 1, 10, 0, 0)
     poses, faults, camera = [], {}, None
-    for stem, (camera, shot) in zip(stems, photographs(recipe, frames, size), strict=True):
+    for stem, (camera, shot) in zip(stems, render_frames(recipe, frames, size), strict=True):
         tags = files.exif(camera, files.taken_at(start, shot.seconds)) if recipe.has_exif else None
         files.save_photo(out_dir / "images" / f"{stem}.jpg", shot.pixels, recipe.jpeg_quality, tags)
         files.save_mask(out_dir / "masks" / f"{stem}.png", shot.mask)

@@ -16,11 +16,23 @@ def imported() -> Iterator[SimpleNamespace]:
     pytest.importorskip("skimage")
     sys.path.insert(0, str(SCRIPTS))
     from benchmarks import capture_list, corruptions
-    from detection import captures, figures, forests, images, judgement, methods, models, mtcm, repairs, tables, trials
+    from benchmarks.detection import (
+        captures,
+        figures,
+        forests,
+        images,
+        labelled_captures,
+        methods,
+        models,
+        mtcm,
+        prediction,
+        repairs,
+        tables,
+    )
 
     yield SimpleNamespace(
         capture_list=capture_list, captures=captures, corruptions=corruptions, figures=figures, forests=forests,
-        images=images, judgement=judgement, methods=methods, models=models, mtcm=mtcm, repairs=repairs, tables=tables,
-        trials=trials,
+        images=images, prediction=prediction, methods=methods, models=models, mtcm=mtcm, repairs=repairs, tables=tables,
+        labelled_captures=labelled_captures,
     )  # fmt: skip
     sys.path.remove(str(SCRIPTS))

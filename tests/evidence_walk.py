@@ -7,12 +7,13 @@ import numpy as np
 from PIL import Image
 from textured_corner import FOCAL, HEIGHT, WIDTH, write_photos
 
-from mtcm_nerfstudio.capture.capture import Frame, Intrinsics
-from mtcm_nerfstudio.capture.poses import capture_frame
-from mtcm_nerfstudio.evidence.collect import MatchedCapture, match_capture
-from mtcm_nerfstudio.evidence.numbers import Evidence, compute_evidence
+from mtcm_nerfstudio.capture.capture import Frame
+from mtcm_nerfstudio.evidence.frame_numbers import Evidence, compute_evidence
+from mtcm_nerfstudio.evidence.match_capture import MatchedCapture, match_capture
 from mtcm_nerfstudio.geometry.bearings import bearings_from_pixels, pixels_from_bearings, pixels_per_radian
 from mtcm_nerfstudio.geometry.epipolar import MatchedBearings, opencv_from_opengl
+from mtcm_nerfstudio.geometry.intrinsics import Intrinsics
+from mtcm_nerfstudio.geometry.poses import canonical_frame
 from mtcm_nerfstudio.tokens.cache import Cache
 from mtcm_nerfstudio.tokens.embedders import EMBEDDING_DIM
 from mtcm_nerfstudio.tokens.progress import progress_bars
@@ -47,7 +48,7 @@ def embeddings_of(frames: list[Frame]) -> np.ndarray:
 def in_own_unit(c2w: np.ndarray) -> np.ndarray:
     """Poses in the capture's own frame of reference and unit; all of them as they are where none is known."""
     known = np.isfinite(c2w).all(axis=(1, 2))
-    return capture_frame(c2w[known]).to_capture(c2w) if known.any() else c2w
+    return canonical_frame(c2w[known]).to_capture(c2w) if known.any() else c2w
 
 
 def readable_of(frames: list[Frame]) -> np.ndarray:

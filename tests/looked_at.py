@@ -8,7 +8,7 @@ from tiny_capture import names, orbit, write_transforms
 
 from mtcm_nerfstudio import decisions as decisions_file
 from mtcm_nerfstudio.capture.read import read_capture
-from mtcm_nerfstudio.deciding import FilterResult
+from mtcm_nerfstudio.decision_files import FilterResult
 
 COUNT = 24
 FILES = [f"images/{name}" for name in names(COUNT)]

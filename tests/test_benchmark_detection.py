@@ -22,9 +22,9 @@ from PIL import Image, ImageOps
 from mtcm_nerfstudio.capture.capture import Capture
 from mtcm_nerfstudio.consistency.checkpoint import CheckpointCard, save_checkpoint
 from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer, ModelConfig
-from mtcm_nerfstudio.evidence.collect import match_capture
+from mtcm_nerfstudio.evidence.frame_numbers import compute_evidence
+from mtcm_nerfstudio.evidence.match_capture import match_capture
 from mtcm_nerfstudio.evidence.number_names import FRAME_NUMBERS
-from mtcm_nerfstudio.evidence.numbers import compute_evidence
 from mtcm_nerfstudio.tokens.cache import Cache
 from mtcm_nerfstudio.tokens.embedders import load_embedder
 from mtcm_nerfstudio.tokens.progress import progress_bars
@@ -112,20 +112,20 @@ def test_the_benchmark_measures_what_it_writes(captures: tuple[Path, Path], untr
     assert results["faulty_as_they_came"] == {"first": [], "second": []}
     assert results["checkpoints"]["first"]["trained_on_it"] is False
     kinds = ("mixed 20%", "mixed 50%", "moved_run", *KINDS)
-    found = [trial["kind"] for trial in results["trials"]]
+    found = [labelled["kind"] for labelled in results["trials"]]
     assert found == 2 * ["mixed 20%", "mixed 50%", *3 * ["moved_run"], "clean", *KINDS]
-    for trial in results["trials"]:
-        assert len(trial["faults"]) == {"clean": 0, "mixed 50%": 8, "moved_run": 4}.get(trial["kind"], 3)
-        assert {kind for _, kind in trial["faults"]} <= {*KINDS, "moved_run"}
-        assert set(trial["scores"]) == set(methods)
-        assert all(len(scores) == FRAMES for scores in trial["scores"].values())
+    for labelled in results["trials"]:
+        assert len(labelled["faults"]) == {"clean": 0, "mixed 50%": 8, "moved_run": 4}.get(labelled["kind"], 3)
+        assert {kind for _, kind in labelled["faults"]} <= {*KINDS, "moved_run"}
+        assert set(labelled["scores"]) == set(methods)
+        assert all(len(scores) == FRAMES for scores in labelled["scores"].values())
     by_cell = {(entry["method"], entry["kind"]): entry for entry in results["figures"]}
     for method, kind in itertools.product(methods, kinds):
-        again = [_auroc_of(trial, method) for trial in results["trials"] if trial["kind"] == kind]
+        again = [_auroc_of(labelled, method) for labelled in results["trials"] if labelled["kind"] == kind]
         assert by_cell[method, kind]["auroc"] == pytest.approx(np.mean(again), abs=0.03), "scores are rounded"
-    mixed = [trial for trial in results["trials"] if trial["kind"] == "mixed 50%"]
+    mixed = [labelled for labelled in results["trials"] if labelled["kind"] == "mixed 50%"]
     for method, kind in itertools.product(methods, KINDS):
-        again = np.mean([_auroc_of(trial, method, kind) for trial in mixed])
+        again = np.mean([_auroc_of(labelled, method, kind) for labelled in mixed])
         assert by_cell[method, "mixed 50%"]["auroc_by_kind"][kind] == pytest.approx(again, abs=0.05)
     assert by_cell["Laplacian variance", "defocus"]["auroc"] > 0.95, "blurred frames are the least sharp"
     assert by_cell["embedding kNN", "foreign"]["auroc"] > 0.95, "another place looks like nothing here"
@@ -151,10 +151,10 @@ def _write_examples(path: Path) -> None:
     np.savez(path, numbers=numbers, label=label, weight=np.ones(300))
 
 
-def _auroc_of(trial: dict, method: str, kind: str | None = None) -> float:
-    scores = np.array(trial["scores"][method])
-    faulty = {frame for frame, _ in trial["faults"]}
-    counts = [frame for frame, each in trial["faults"] if kind in (None, each)]
+def _auroc_of(labelled: dict, method: str, kind: str | None = None) -> float:
+    scores = np.array(labelled["scores"][method])
+    faulty = {frame for frame, _ in labelled["faults"]}
+    counts = [frame for frame, each in labelled["faults"] if kind in (None, each)]
     return _auroc(scores[counts], scores[[i for i in range(FRAMES) if i not in faulty]])
 
 
@@ -167,35 +167,35 @@ def test_a_trial_is_what_the_filter_would_see(
     first = replace(first, natural_faults=("images/frame_2.png",))
     cache, track = Cache(tmp_path / "cache.sqlite"), progress_bars(shown=False)
     bank = detection.images.ImageBank(cache=cache)
-    subject = detection.trials.subject_of(first, bank, track)
+    subject = detection.labelled_captures.subject_of(first, bank, track)
     assert subject.natural.tolist() == [i == 1 for i in range(FRAMES)] and subject.model is None
     kinds = ("pose_10", "defocus", "occluder", "foreign")
-    kind = detection.trials.TrialKind("mixed", kinds, 0.25)
-    plan = detection.trials.plan_trial(subject, kind, 0, [first, second])
-    trial = plan.made(bank)
-    assert {fault.kind for fault in trial.case.faults} == set(kinds)
-    on_disk = _written(first.capture, plan, trial, tmp_path / "faulty")
-    claimed = assemble_tokens(trial.raw).capture_frame.to_capture(trial.raw.c2w)
-    every, embeddings = np.ones(FRAMES, dtype=bool), trial.raw.embeddings
+    kind = detection.labelled_captures.CorruptionSetting("mixed", kinds, 0.25)
+    plan = detection.labelled_captures.plan_capture(subject, kind, 0, [first, second])
+    labelled = plan.made(bank)
+    assert {fault.kind for fault in labelled.case.faults} == set(kinds)
+    on_disk = _written(first.capture, plan, labelled, tmp_path / "faulty")
+    claimed = assemble_tokens(labelled.raw).canonical_frame.to_capture(labelled.raw.c2w)
+    every, embeddings = np.ones(FRAMES, dtype=bool), labelled.raw.embeddings
     other = Cache(tmp_path / "other.sqlite")
     matched = match_capture(on_disk.frames, embeddings, claimed, every, other, track)
-    assert set(trial.matched.matches) == set(matched.matches), "the same pairs are compared"
+    assert set(labelled.matched.matches) == set(matched.matches), "the same pairs are compared"
     for pair, found in matched.matches.items():
-        assert len(trial.matched.matches[pair]) == pytest.approx(len(found), rel=0.1, abs=20), pair
+        assert len(labelled.matched.matches[pair]) == pytest.approx(len(found), rel=0.1, abs=20), pair
     evidence = compute_evidence(matched.table, embeddings, claimed, every)
-    np.testing.assert_allclose(trial.evidence.number("inlier ratio"), evidence.number("inlier ratio"), atol=0.1)
-    np.testing.assert_allclose(trial.evidence.number("blur"), evidence.number("blur"), atol=0.1)
+    np.testing.assert_allclose(labelled.evidence.number("inlier ratio"), evidence.number("inlier ratio"), atol=0.1)
+    np.testing.assert_allclose(labelled.evidence.number("blur"), evidence.number("blur"), atol=0.1)
     repeated = plan.made(detection.images.ImageBank(cache=cache))
-    np.testing.assert_array_equal(repeated.evidence.frames, trial.evidence.frames)
-    np.testing.assert_array_equal(repeated.raw.embeddings, trial.raw.embeddings)
+    np.testing.assert_array_equal(repeated.evidence.frames, labelled.evidence.frames)
+    np.testing.assert_array_equal(repeated.raw.embeddings, labelled.raw.embeddings)
     again = next(one for one in repeated.matched.features if not one.keypoints.described)
     assert again.again is not None and again.again().described, "descriptors that were not kept are found again"
 
 
-def _written(capture: Capture, plan, trial, folder: Path) -> Capture:
+def _written(capture: Capture, plan, labelled, folder: Path) -> Capture:
     """The capture with the trial's images, PNGs so that nothing is lost, and poses."""
     folder.mkdir()
-    frames = [replace(frame, c2w=pose) for frame, pose in zip(capture.frames, trial.raw.c2w)]
+    frames = [replace(frame, c2w=pose) for frame, pose in zip(capture.frames, labelled.raw.c2w)]
     for image in plan.corrupted_images:
         path = folder / image.frame.image_path.name
         image.made().save(path)
@@ -229,8 +229,8 @@ def test_captures_of_one_group_lend_each_other_nothing(
     own, beside = replace(first, group="A"), replace(second, group="A")
     third = replace(second, group="B", capture=replace(second.capture, name="third"))
     subject = SimpleNamespace(name="first", group="A", raw=_Frames(textured_corner.walk(FRAMES)))
-    kind = detection.trials.TrialKind("mixed", ("foreign",), 0.5)
-    plan = detection.trials.plan_trial(subject, kind, 0, [own, beside, third])
+    kind = detection.labelled_captures.CorruptionSetting("mixed", ("foreign",), 0.5)
+    plan = detection.labelled_captures.plan_capture(subject, kind, 0, [own, beside, third])
     assert [one.name for one in plan.others] == ["third"]
 
 

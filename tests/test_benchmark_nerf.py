@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tiny_capture import orbit, write_transforms
 
-from mtcm_nerfstudio.capture.faults import read_truth
+from mtcm_nerfstudio.capture.corruptions import read_truth
 from mtcm_nerfstudio.capture.read import read_capture
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"

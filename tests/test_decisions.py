@@ -67,7 +67,7 @@ def test_the_front_may_be_missing_from_an_older_file():
 
 def test_a_persons_word_stands_through_a_rerun():
     before = decisions(frame("a"), frame("b", kept=False, reason="pose"), frame("c"))
-    before = before.decided_by_person("a", kept=False).decided_by_person("b", kept=True)
+    before = before.override("a", kept=False).override("b", kept=True)
     again = decisions(frame("a", inconsistency=0.0), frame("b", kept=False, reason="pose"), frame("c")).carrying_over(
         before
     )
@@ -97,32 +97,32 @@ def test_an_edit_by_hand_need_not_mind_the_reason(edited, kept, reason):
 def test_nobody_keeps_a_frame_that_cannot_be_trained_on():
     broken = frame("a", kept=False, reason="unreadable image", decided_by="rule")
     with pytest.raises(ValueError, match="a cannot be kept: unreadable image"):
-        decisions(broken).decided_by_person("a", kept=True)
-    before = decisions(frame("a")).decided_by_person("a", kept=True)
+        decisions(broken).override("a", kept=True)
+    before = decisions(frame("a")).override("a", kept=True)
     assert decisions(broken).carrying_over(before).frames == (broken,)
-    dropped = decisions(broken).decided_by_person("a", kept=False)
+    dropped = decisions(broken).override("a", kept=False)
     with pytest.raises(ValueError, match="a cannot be kept: unreadable image"):
-        dropped.decided_by_person("a", kept=True)
+        dropped.override("a", kept=True)
 
 
 def test_a_persons_drop_outlasts_a_run_without_the_image():
     broken = frame("a", kept=False, reason="missing image", decided_by="rule")
-    before = decisions(frame("a")).decided_by_person("a", kept=False)
+    before = decisions(frame("a")).override("a", kept=False)
     meanwhile = decisions(broken).carrying_over(before)
-    assert meanwhile.frames[0].reason == "missing image" and meanwhile.by_person == {"a": False}
+    assert meanwhile.frames[0].reason == "missing image" and meanwhile.manual_decisions == {"a": False}
     (after,) = decisions(frame("a")).carrying_over(d.from_json(d.to_json(meanwhile))).frames
     assert (after.kept, after.reason, after.decided_by) == (False, "manual", "person")
 
 
 def test_what_a_person_took_back_meanwhile_is_not_carried_on():
-    begun = decisions(frame("a")).decided_by_person("a", kept=False)
+    begun = decisions(frame("a")).override("a", kept=False)
     now = decisions(frame("a", inconsistency=0.25))
     assert begun.carrying_over(now).frames == now.frames
 
 
 def test_unknown_frame_is_named():
     with pytest.raises(ValueError, match=r"no frame 'x\.jpg' among the 1 decisions"):
-        decisions(frame("a")).decided_by_person("x.jpg", kept=True)
+        decisions(frame("a")).override("x.jpg", kept=True)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import textured_corner
 import tiny_capture
 from detection_modules import SCRIPTS
 
-from mtcm_nerfstudio.capture.faults import read_truth, turned_and_shifted
+from mtcm_nerfstudio.capture.corruptions import read_truth, turned_and_shifted
 from mtcm_nerfstudio.capture.read import read_capture
 
 
@@ -26,12 +26,12 @@ def detection() -> Iterator[SimpleNamespace]:
 def test_frames_that_were_faulty_before_count_for_neither_side(detection: SimpleNamespace) -> None:
     natural, corruption = np.array([False, True, True, False, False]), detection.corruptions.Corruption
     faults = (corruption(2, "defocus", 1), corruption(3, "pose_1", 1))
-    case = detection.trials.Case("c", "mixed 20%", 0.2, 0, faults, natural, np.tile(np.eye(4), (5, 1, 1)))
+    case = detection.labelled_captures.Case("c", "mixed 20%", 0.2, 0, faults, natural, np.tile(np.eye(4), (5, 1, 1)))
     assert case.truth.tolist() == [False, False, True, True, False]
     assert case.good.tolist() == [True, False, False, False, True]
     scores = np.array([0.1, 0.99, 0.2, 0.9, 0.6])
-    said = detection.judgement.Judgement(scores, 0.0, 0.5, ("pose",) * 5, {4: np.eye(4), 3: np.eye(4)})
-    outcome = detection.judgement.Outcome(case, {"m": said}, np.zeros((5, 8)), 0.0)
+    said = detection.prediction.Prediction(scores, 0.0, 0.5, ("pose",) * 5, {4: np.eye(4), 3: np.eye(4)})
+    outcome = detection.prediction.Outcome(case, {"m": said}, np.zeros((5, 8)), 0.0)
     found = detection.figures.figures("m", "mixed 20%", [outcome])
     assert found.auroc == pytest.approx(0.75)
     assert found.auroc_by_kind == {"defocus": 0.5, "pose_1": 1.0}
@@ -44,11 +44,11 @@ def test_frames_that_were_faulty_before_count_for_neither_side(detection: Simple
 def test_repairs_are_measured_against_the_true_poses(detection: SimpleNamespace) -> None:
     true, corruption = textured_corner.walk(8), detection.corruptions.Corruption
     faults = (corruption(1, "pose_10", 1), corruption(4, "pose_10", 2), corruption(6, "defocus", 3))
-    case = detection.trials.Case("c", "mixed 20%", 0.2, 0, faults, np.zeros(8, dtype=bool), true)
+    case = detection.labelled_captures.Case("c", "mixed 20%", 0.2, 0, faults, np.zeros(8, dtype=bool), true)
     rng, spread = np.random.default_rng(0), detection.corruptions.spread_of(true)
     better = turned_and_shifted(true[1:2], 0.4, 0.003 * spread, rng)[0]
-    said = detection.judgement.Judgement(np.zeros(8), 0.0, 0.5, None, {1: better, 2: true[2], 6: true[6]})
-    outcome = detection.judgement.Outcome(case, {"m": said}, np.zeros((8, 8)), 0.0)
+    said = detection.prediction.Prediction(np.zeros(8), 0.0, 0.5, None, {1: better, 2: true[2], 6: true[6]})
+    outcome = detection.prediction.Outcome(case, {"m": said}, np.zeros((8, 8)), 0.0)
     row, total = detection.repairs.repair_rows("m", [outcome])
     assert replace(row, name="all") == total and row.name == "pose_10"
     assert (row.wrong_poses, row.repaired) == (2, 0.5)
@@ -76,9 +76,9 @@ def test_recall_at_a_cost_takes_one_threshold_for_all_trials(detection: SimpleNa
     corruption, outcomes = detection.corruptions.Corruption, []
     for name, scores in (("a", [0.9, 0.8, 0.8, 0.8]), ("b", [0.3, 0.1, 0.1, 0.1])):
         nothing, poses = np.zeros(4, dtype=bool), np.tile(np.eye(4), (4, 1, 1))
-        case = detection.trials.Case(name, "k", 0.2, 0, (corruption(0, "defocus", 1),), nothing, poses)
-        said = {"m": detection.judgement.Judgement(np.array(scores), 0.0)}
-        outcomes.append(detection.judgement.Outcome(case, said, np.zeros((4, 8)), 0.0))
+        case = detection.labelled_captures.Case(name, "k", 0.2, 0, (corruption(0, "defocus", 1),), nothing, poses)
+        said = {"m": detection.prediction.Prediction(np.array(scores), 0.0)}
+        outcomes.append(detection.prediction.Outcome(case, said, np.zeros((4, 8)), 0.0))
     found = detection.figures.figures("m", "k", outcomes)
     assert found.auroc == 1.0 and found.recall_at == {"0.005": 0.5, "0.01": 0.5, "0.02": 0.5}
     rows = detection.tables.ranking_rows({("m", "k"): found}, ["m"], "k")
@@ -92,11 +92,13 @@ def test_the_logistic_regression_never_sees_the_capture_that_it_judges(detection
         for seed in range(4):
             faults = tuple(detection.corruptions.Corruption(i, "defocus", 1) for i in range(5))
             nothing = np.zeros(20, dtype=bool)
-            case = detection.trials.Case(capture, "k", 0.2, seed, faults, nothing, np.tile(np.eye(4), (20, 1, 1)))
+            case = detection.labelled_captures.Case(
+                capture, "k", 0.2, seed, faults, nothing, np.tile(np.eye(4), (20, 1, 1))
+            )
             signals = sign * (case.truth[:, None] * 2.0 + 0.1 * rng.standard_normal((20, 8)))
-            outcomes.append(detection.judgement.Outcome(case, {}, signals, 0.0))
-    judged = detection.methods.with_logistic(outcomes)
-    by_capture = detection.figures.auroc_by_capture("logistic", "k", judged)
+            outcomes.append(detection.prediction.Outcome(case, {}, signals, 0.0))
+    predictions = detection.methods.with_logistic(outcomes)
+    by_capture = detection.figures.auroc_by_capture("logistic", "k", predictions)
     assert by_capture["odd"] == 0.0
     alone = detection.methods.with_logistic([one for one in outcomes if one.case.capture == "a"])
     assert all("logistic" not in outcome.said for outcome in alone), "with one capture there is none to learn from"

@@ -16,9 +16,9 @@ from tiny_capture import (
     write_transforms,
 )
 
-from mtcm_nerfstudio import deciding
+from mtcm_nerfstudio import decision_files
 from mtcm_nerfstudio import decisions as decisions_file
-from mtcm_nerfstudio.deciding import current_decisions, summary
+from mtcm_nerfstudio.decision_files import current_decisions, summary
 from mtcm_nerfstudio.decisions import to_json
 from mtcm_nerfstudio.filtering import FilterSettings
 from mtcm_nerfstudio.views.load import load_views
@@ -65,7 +65,7 @@ def test_a_rerun_computes_nothing_and_gives_the_same_bytes(capture, tmp_path, mo
     before = {path.name: path.read_bytes() for path in (capture / "mtcm").iterdir()}
     run(capture, output_dir=tmp_path / "other")
     assert {path.name: path.read_bytes() for path in (tmp_path / "other").iterdir()} == before
-    monkeypatch.setattr("mtcm_nerfstudio.deciding.filter_capture", lambda *args: pytest.fail("filtered again"))
+    monkeypatch.setattr("mtcm_nerfstudio.decision_files.filter_capture", lambda *args: pytest.fail("filtered again"))
     again = run(capture)
     assert again.reused
     assert {path.name: path.read_bytes() for path in (capture / "mtcm").iterdir()} == before
@@ -125,7 +125,7 @@ def test_broken_frames_are_named_and_dropped(capture):
 
 def test_a_persons_decision_survives_a_change_of_the_capture(capture):
     path = run(capture).output_dir / decisions_file.FILE_NAME
-    decided = decisions_file.read(path).decided_by_person("images/frame_4.jpg", kept=False)
+    decided = decisions_file.read(path).override("images/frame_4.jpg", kept=False)
     decisions_file.write(decided, path)
     again = run(capture)
     assert again.reused
@@ -158,26 +158,29 @@ def test_decisions_are_made_again_when_what_they_depend_on_changes(capture, chan
 def test_what_a_person_says_while_it_filters_is_not_lost(capture, monkeypatch):
     path = run(capture).output_dir / decisions_file.FILE_NAME
     name = f"images/{names(COUNT)[4]}"
-    real = deciding.filter_capture
+    real = decision_files.filter_capture
 
     def slow(*arguments):
-        decisions_file.write(decisions_file.read(path).decided_by_person(name, False), path)
+        decisions_file.write(decisions_file.read(path).override(name, False), path)
         return real(*arguments)
 
-    monkeypatch.setattr(deciding, "filter_capture", slow)
+    monkeypatch.setattr(decision_files, "filter_capture", slow)
     result = run(capture, FilterSettings(threshold=0.99))
-    assert not result.reused and result.decisions.by_person == {name: False} == decisions_file.read(path).by_person
+    assert (
+        not result.reused
+        and result.decisions.manual_decisions == {name: False} == decisions_file.read(path).manual_decisions
+    )
 
 
 def test_decisions_are_looked_at_as_they_are_however_they_were_made(capture):
-    assert deciding.existing_decisions(capture) is None
+    assert decision_files.existing_decisions(capture) is None
     before = run(capture, FilterSettings(threshold=0.99))
-    found = deciding.existing_decisions(capture)
+    found = decision_files.existing_decisions(capture)
     assert to_json(found.decisions) == to_json(before.decisions) and found.warnings == before.warnings
     edit_transforms(capture, lambda meta: meta["frames"][2]["transform_matrix"][0].__setitem__(3, 9.0))
-    assert "ns-mtcm-filter decides anew" in deciding.existing_decisions(capture).warnings[-1]
+    assert "ns-mtcm-filter decides anew" in decision_files.existing_decisions(capture).warnings[-1]
     edit_transforms(capture, lambda meta: meta["frames"].pop())
-    assert deciding.existing_decisions(capture) is None
+    assert decision_files.existing_decisions(capture) is None
 
 
 def test_a_dry_run_writes_nothing(capture, tmp_path, monkeypatch):
@@ -333,7 +336,7 @@ def test_what_a_person_keeps_counts_towards_the_budget(capture):
     first = run(capture, FilterSettings(max_frames=8))
     wanted = next(frame.file_path for frame in first.decisions.dropped)
     unwanted = first.decisions.kept[0].file_path
-    decided = first.decisions.decided_by_person(wanted, kept=True).decided_by_person(unwanted, kept=False)
+    decided = first.decisions.override(wanted, kept=True).override(unwanted, kept=False)
     decisions_file.write(decided, first.output_dir / decisions_file.FILE_NAME)
     again = run(capture, FilterSettings(max_frames=9)).decisions
     kept = {frame.file_path for frame in again.kept}

@@ -8,10 +8,10 @@ import pytest
 from textured_corner import FOCAL, HEIGHT, WIDTH, write_photos
 from threadpoolctl import threadpool_limits
 
-from mtcm_nerfstudio.capture.faults import spread, turned_and_shifted
-from mtcm_nerfstudio.capture.poses import rotation_angle_degrees
-from mtcm_nerfstudio.deciding import current_decisions, summary
+from mtcm_nerfstudio.capture.corruptions import spread, turned_and_shifted
+from mtcm_nerfstudio.decision_files import current_decisions, summary
 from mtcm_nerfstudio.filtering import FilterSettings
+from mtcm_nerfstudio.geometry.poses import rotation_angle_degrees
 
 SAMPLE = Path(__file__).parents[1] / "data" / "sample"
 COUNT = 14
@@ -74,7 +74,7 @@ def test_right_poses_come_through_whole_and_untouched(tmp_path):
 
 def test_without_evidence_nothing_is_matched(tmp_path, monkeypatch):
     write_corner(tmp_path)
-    monkeypatch.setattr("mtcm_nerfstudio.verdicts.scored.match_capture", lambda *_: pytest.fail("matched"))
+    monkeypatch.setattr("mtcm_nerfstudio.verdicts.score_capture.match_capture", lambda *_: pytest.fail("matched"))
     decisions = current_decisions(tmp_path, FilterSettings(evidence=False), progress=False).decisions
     assert "most_verified_matches" not in decisions.frames[0].evidence
 

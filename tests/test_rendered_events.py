@@ -13,12 +13,12 @@ from scipy.spatial.transform import Rotation
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
 import rendered_scenes
-from scenes import exposure, moving, paths, rooms, routes, sessions, shake, stages, streets
-from scenes.exposure import ExposureSettings
-from scenes.places import Place
-from scenes.raycast import Camera
-from scenes.recipes import Events, Recipe
-from scenes.stages import Look, Workshop
+from rendering import exposure, moving, paths, rooms, routes, sessions, shake, stages, streets
+from rendering.exposure import ExposureSettings
+from rendering.places import Place
+from rendering.raycast import Camera
+from rendering.recipes import Events, Recipe
+from rendering.stages import Look, Workshop
 
 TINY = (48, 36)
 CAMERA = Camera(160, 120, 130.0, 81.0, 59.0)
@@ -129,7 +129,7 @@ def test_rooms_of_different_light_come_out_alike_with_automatic_exposure_only() 
     spread = {}
     for metering in ("fixed", "automatic"):
         recipe = quiet(3, Events(exposure=ExposureSettings(metering)))
-        shots = [shot for _, shot in rendered_scenes.photographs(recipe, 16, TINY)]
+        shots = [shot for _, shot in rendered_scenes.render_frames(recipe, 16, TINY)]
         spread[metering] = np.std([np.log2(((shot.pixels / 255.0) ** 2.2).mean()) for shot in shots])
     assert spread["automatic"] < 0.8 * spread["fixed"]
 
@@ -148,10 +148,10 @@ def test_a_rotated_picture_is_that_of_the_rotated_pose() -> None:
     rotation = np.array([0.01, 0.03, 0.02])
     turned[:3, :3] = pose[:3, :3] @ Rotation.from_rotvec(rotation).as_matrix()
     warped, mask = shake.mean_over_rotation(stage, pose, CAMERA, rotation[None])
-    sharp, sharp_mask = stage.photograph(pose, CAMERA)
+    sharp, sharp_mask = stage.render(pose, CAMERA)
     # What is finer than a pixel is sampled differently by the two: they are compared a little coarser.
     true, sharp, warped = (
-        cv2.GaussianBlur(picture, (0, 0), 1.5) for picture in (stage.photograph(turned, CAMERA)[0], sharp, warped)
+        cv2.GaussianBlur(picture, (0, 0), 1.5) for picture in (stage.render(turned, CAMERA)[0], sharp, warped)
     )
     assert np.abs(warped - true).mean() < 0.1 * np.abs(sharp - true).mean()
     np.testing.assert_array_equal(mask, sharp_mask)
@@ -246,14 +246,14 @@ def test_natural_faults_name_the_frames_and_are_empty_for_a_capture_without_any(
 
 
 def test_all_of_a_journey_is_masked_as_wanted() -> None:
-    shots = [shot for _, shot in rendered_scenes.photographs(quiet(9), 2, TINY)]
+    shots = [shot for _, shot in rendered_scenes.render_frames(quiet(9), 2, TINY)]
     assert all(shot.mask.all() for shot in shots)
 
 
 @pytest.mark.parametrize("seed", [3, 5, 6])
 def test_the_same_seed_gives_the_same_events(seed: int) -> None:
     recipe = rendered_scenes.draw_recipe(seed)
-    once, again = (list(rendered_scenes.photographs(recipe, 6, TINY)) for _ in range(2))
+    once, again = (list(rendered_scenes.render_frames(recipe, 6, TINY)) for _ in range(2))
     for (_, first), (_, second) in zip(once, again, strict=True):
         np.testing.assert_array_equal(first.pixels, second.pixels)
         np.testing.assert_array_equal(first.c2w, second.c2w)

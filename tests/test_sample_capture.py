@@ -13,10 +13,10 @@ import trimesh
 from PIL import ExifTags, Image
 
 from mtcm_nerfstudio.capture.capture import Capture
-from mtcm_nerfstudio.capture.faults import read_truth
+from mtcm_nerfstudio.capture.corruptions import read_truth
 from mtcm_nerfstudio.capture.images import read_mask, read_rgb
-from mtcm_nerfstudio.capture.poses import OPENGL_FROM_OPENCV
 from mtcm_nerfstudio.capture.read import read_capture
+from mtcm_nerfstudio.geometry.poses import OPENGL_FROM_OPENCV
 from mtcm_nerfstudio.tokens.embedders import load_embedder
 from mtcm_nerfstudio.tokens.embedders.precomputed import read_embeddings
 
@@ -29,9 +29,9 @@ sys.path.insert(0, str(REPOSITORY / "scripts"))
 
 import make_sample_capture  # noqa: E402
 import rendered_scenes  # noqa: E402
-from scenes import gallery, paths, textures  # noqa: E402
-from scenes.raycast import Camera, Light, Stage, rays  # noqa: E402
-from scenes.shapes import part  # noqa: E402
+from rendering import gallery, paths, textures  # noqa: E402
+from rendering.raycast import Camera, Light, Stage, rays  # noqa: E402
+from rendering.shapes import part  # noqa: E402
 
 IDENTITY = make_sample_capture.IDENTITY
 
@@ -179,7 +179,9 @@ def test_no_photo_of_a_person_is_used() -> None:
 # --- the renderer
 
 
-def essential_distance(first: rendered_scenes.Photograph, second: rendered_scenes.Photograph, camera: Camera) -> list:
+def essential_distance(
+    first: rendered_scenes.RenderedFrame, second: rendered_scenes.RenderedFrame, camera: Camera
+) -> list:
     """Distances in pixels of SIFT matches from the epipolar lines of the true poses."""
     sift = cv2.SIFT_create(1500)
     found = [sift.detectAndCompute(cv2.cvtColor(shot.pixels, cv2.COLOR_RGB2GRAY), None) for shot in (first, second)]
@@ -199,7 +201,7 @@ def essential_distance(first: rendered_scenes.Photograph, second: rendered_scene
 @pytest.mark.parametrize("seed", [3, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (0, 6, 8, 9, 11, 24))])
 def test_neighbouring_frames_match_along_the_true_epipolar_lines(seed: int) -> None:
     recipe = rendered_scenes.draw_recipe(seed)
-    (camera, first), (_, second) = itertools.islice(rendered_scenes.photographs(recipe, 50, (320, 240)), 2)
+    (camera, first), (_, second) = itertools.islice(rendered_scenes.render_frames(recipe, 50, (320, 240)), 2)
     distances = essential_distance(first, second, camera)
     assert len(distances) >= 40
     assert np.median(distances) < 0.5
@@ -220,7 +222,7 @@ def test_a_mask_is_the_silhouette_of_the_subject() -> None:
     """Against the formula for a sphere: a ray meets it when it passes the centre within the radius."""
     camera = Camera(160, 120, 150.0, 83.0, 57.0)
     pose = paths.look_at(np.array([[3.0, 1.0, 1.5]]), np.zeros((1, 3)), np.array([0.2]))[0]
-    _, mask = sphere_stage(0.7).photograph(pose, camera)
+    _, mask = sphere_stage(0.7).render(pose, camera)
     directions = rays(pose, camera, supersampling=1).astype(np.float64)
     towards = directions @ -pose[:3, 3]
     passes_at = np.sqrt(pose[:3, 3] @ pose[:3, 3] - towards**2).reshape(120, 160)
@@ -231,11 +233,11 @@ def test_a_mask_is_the_silhouette_of_the_subject() -> None:
 def test_the_sun_casts_shadows_and_a_ray_into_the_sky_meets_nothing() -> None:
     stage = sphere_stage(0.7)
     above = paths.look_at(np.array([[6.0, 0.0, 5.0]]), np.array([[0.0, 0.0, -0.7]]), np.zeros(1))[0]
-    picture, mask = stage.photograph(above, Camera(80, 60, 90.0, 40.0, 30.0))
+    picture, mask = stage.render(above, Camera(80, 60, 90.0, 40.0, 30.0))
     ground = picture[~mask].mean(axis=1)
     assert ground.min() < 0.6 * np.median(ground)
     up = paths.look_at(np.array([[0.0, 0.0, 5.0]]), np.array([[0.1, 0.0, 9.0]]), np.zeros(1))[0]
-    sky, mask = stage.photograph(up, Camera(8, 6, 8.0, 4.0, 3.0))
+    sky, mask = stage.render(up, Camera(8, 6, 8.0, 4.0, 3.0))
     assert np.isfinite(sky).all() and not mask.any()
 
 
@@ -261,7 +263,7 @@ def test_a_rendered_capture_reads_in_order_and_is_not_rendered_twice(tmp_path: P
     rendered_scenes.render_scene(2, tmp_path, frames=4, size=(48, 36), recipe=recipe)
     capture = read_capture(tmp_path)
     assert [Path(frame.file_path).stem for frame in capture.frames] == rendered_scenes.file_stems(recipe, 4)
-    true = [shot.c2w for _, shot in rendered_scenes.photographs(recipe, 4, (48, 36))]
+    true = [shot.c2w for _, shot in rendered_scenes.render_frames(recipe, 4, (48, 36))]
     np.testing.assert_allclose(np.stack([frame.c2w for frame in capture.frames]), true, atol=1e-12)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     rendered_scenes.render_scene(2, tmp_path, frames=4, size=(48, 36), recipe=recipe)
@@ -270,7 +272,7 @@ def test_a_rendered_capture_reads_in_order_and_is_not_rendered_twice(tmp_path: P
 
 def test_the_same_seed_gives_the_same_pictures() -> None:
     recipe = rendered_scenes.draw_recipe(5)
-    once, again = ([shot.pixels for _, shot in rendered_scenes.photographs(recipe, 2, (48, 36))] for _ in range(2))
+    once, again = ([shot.pixels for _, shot in rendered_scenes.render_frames(recipe, 2, (48, 36))] for _ in range(2))
     np.testing.assert_array_equal(once, again)
 
 

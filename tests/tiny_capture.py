@@ -8,7 +8,7 @@ import numpy as np
 import pycolmap
 from PIL import Image
 
-from mtcm_nerfstudio.capture.poses import colmap_from_c2w
+from mtcm_nerfstudio.geometry.poses import colmap_from_c2w
 
 WIDTH, HEIGHT, FOCAL = 64, 48, 60.0
 

@@ -6,9 +6,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pycolmap
 
-from mtcm_nerfstudio.capture.capture import DISTORTION_KEYS, Capture, Frame, Intrinsics, Pose, in_temporal_order
+from mtcm_nerfstudio.capture.capture import Capture, Frame, in_temporal_order
 from mtcm_nerfstudio.capture.images import list_images, mask_beside, read_exif
-from mtcm_nerfstudio.capture.poses import OPENGL_FROM_OPENCV
+from mtcm_nerfstudio.geometry.intrinsics import DISTORTION_KEYS, Intrinsics, Pose
+from mtcm_nerfstudio.geometry.poses import OPENGL_FROM_OPENCV
 
 SPARSE_FOLDERS = ("colmap/sparse", "sparse")
 IMAGE_FOLDERS = ("images", "image", "input", ".")
@@ -90,7 +91,7 @@ def read_model(model_dir: Path) -> pycolmap.Reconstruction:
 
 
 def _refuse_cut_files(model_dir: Path) -> None:
-    """Raise ValueError where a file ends before all that it says it holds: pycolmap would read on for ever."""
+    """Raise ValueError for a truncated model file, on which pycolmap would not return."""
     for name, (head, place, size, element) in _RECORDS.items():
         path = model_dir / name
         if not path.is_file():

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pycolmap
 
-from mtcm_nerfstudio.capture.capture import Capture, Frame, Intrinsics, Pose, in_temporal_order, natural_key
+from mtcm_nerfstudio.capture.capture import Capture, Frame, in_temporal_order, natural_key
 from mtcm_nerfstudio.capture.colmap import intrinsics_of
 from mtcm_nerfstudio.capture.images import (
     FULL_FRAME_DIAGONAL_MM,
@@ -29,7 +29,8 @@ from mtcm_nerfstudio.capture.images import (
     parse_exif_date,
     read_exif,
 )
-from mtcm_nerfstudio.capture.poses import c2w_from_colmap
+from mtcm_nerfstudio.geometry.intrinsics import Intrinsics, Pose
+from mtcm_nerfstudio.geometry.poses import c2w_from_colmap
 
 _PARTS = ("raw_images", "metadata", "embeddings")
 

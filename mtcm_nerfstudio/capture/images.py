@@ -27,7 +27,7 @@ class UnreadableImageError(ValueError):
 
 @dataclass(frozen=True)
 class ExifFacts:
-    """What a photo's EXIF block says; None where it says nothing."""
+    """EXIF metadata of an image; None where a tag is absent."""
 
     timestamp: float | None = None
     """Seconds since 1970 of the camera's own clock, read as if it ran in UTC."""

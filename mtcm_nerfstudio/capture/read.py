@@ -36,7 +36,7 @@ def read_capture(data: Path, source: SourceChoice = "auto", identity: str | None
         case "identity":
             return read_identity(data, identity)
         case "photos":
-            return read_photos(data)
+            return read_image_folder(data)
 
 
 def detect_source(data: Path, identity: str | None = None) -> Source:
@@ -52,7 +52,7 @@ def detect_source(data: Path, identity: str | None = None) -> Source:
     return "photos"
 
 
-def read_photos(data: Path) -> Capture:
+def read_image_folder(data: Path) -> Capture:
     """Read a folder of photos with no poses (``images/`` below it, if there is one).
 
     Raises:
@@ -62,10 +62,10 @@ def read_photos(data: Path) -> Capture:
     paths = list_images(folder)
     if not paths:
         raise FileNotFoundError(f"{data}: no transforms.json, no COLMAP model, no identity and no images in it")
-    return Capture(data, data.resolve().name, "photos", in_temporal_order(_photo(data, path) for path in paths))
+    return Capture(data, data.resolve().name, "photos", in_temporal_order(_unposed_frame(data, path) for path in paths))
 
 
-def _photo(root: Path, path: Path) -> Frame:
+def _unposed_frame(root: Path, path: Path) -> Frame:
     file_path = path.relative_to(root).as_posix()
     exif = read_exif(path)
     return Frame(

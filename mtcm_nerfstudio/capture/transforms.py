@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from mtcm_nerfstudio.capture.capture import DISTORTION_KEYS, Capture, Frame, Intrinsics, Pose, in_temporal_order
+from mtcm_nerfstudio.capture.capture import Capture, Frame, in_temporal_order
 from mtcm_nerfstudio.capture.images import ExifFacts, image_size, mask_beside, read_exif
+from mtcm_nerfstudio.geometry.intrinsics import DISTORTION_KEYS, Intrinsics, Pose
 
 
 def read_transforms(path: Path) -> Capture:
@@ -73,7 +74,7 @@ def _matrix(rows: Any) -> Pose | None:
 
 
 def _timestamp(entry: Mapping[str, Any], exif: ExifFacts) -> float | None:
-    """Return the frame's time: the file's own word first (``timestamp`` or ``time``), then EXIF's."""
+    """Return the frame's timestamp in seconds: ``timestamp`` or ``time`` of the file, else EXIF."""
     for key in ("timestamp", "time"):
         seconds = _number(entry.get(key))
         if seconds is not None:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import tyro
 
-from mtcm_nerfstudio.capture.process.process import ProcessSettings, process
-from mtcm_nerfstudio.capture.process.progress import stage_bars
-from mtcm_nerfstudio.capture.process.summary import summary
+from mtcm_nerfstudio.capture.process.process_data import ProcessSettings, process
+from mtcm_nerfstudio.capture.process.process_summary import summary
+from mtcm_nerfstudio.capture.process.stage_bars import stage_bars
 from mtcm_nerfstudio.cli.errors import clear_errors
 
 

@@ -19,9 +19,9 @@ from pathlib import Path
 import tyro
 
 from mtcm_nerfstudio.cli.errors import clear_errors
-from mtcm_nerfstudio.deciding import current_decisions, existing_decisions, summary
+from mtcm_nerfstudio.decision_files import current_decisions, existing_decisions, summary
 from mtcm_nerfstudio.filtering import FilterSettings
-from mtcm_nerfstudio.viewer.serve import served
+from mtcm_nerfstudio.viewer.serve import serve_viewer
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class ViewCommand:
         stopped = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stopped.set())
-        with served(result, self.host, self.port) as pages:
+        with serve_viewer(result, self.host, self.port) as pages:
             print(f"  page: {pages.page}\n  the scene alone: {pages.scene}\n  Ctrl-C stops.", flush=True)
             if self.open:
                 webbrowser.open(pages.page)

@@ -36,7 +36,7 @@ class TrainingSource:
 
 @dataclass(frozen=True)
 class CheckpointCard:
-    """What a person and the filter must know about a checkpoint."""
+    """Metadata of a checkpoint: embedder, sizes, calibration, threshold, training captures."""
 
     name: str
     """The checkpoint's own name."""

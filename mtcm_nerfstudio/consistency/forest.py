@@ -28,7 +28,7 @@ class ForestConfig:
 
 
 class Forest(nn.Module):
-    """Decision trees as buffers; an empty one has no opinion."""
+    """Decision trees as buffers; an empty forest returns probability 0."""
 
     feature: Tensor
     cut: Tensor

@@ -1,4 +1,4 @@
-"""What the transformer is trained for. Each loss is a function of tensors; zero where nothing counts."""
+"""Training losses as functions of tensors; zero for an empty selection."""
 
 from dataclasses import dataclass
 from typing import NamedTuple

@@ -54,7 +54,7 @@ class NeighbourComparison(nn.Module):
     def forward(
         self, standardised: Float[Tensor, "capture frame 394"], visible: Bool[Tensor, "capture frame 5"]
     ) -> Float[Tensor, "capture frame dim"]:
-        """Return what the differences say about each frame."""
+        """Return an embedding of the neighbour differences of each frame."""
         comparison = compare(standardised, visible, self.neighbours)
         typical = typical_size(comparison.sizes, comparison.known)
         relative = logarithm(comparison.sizes) - logarithm(typical)
@@ -90,9 +90,9 @@ def compare(
     apart = pose_distance(pose)
     unlike = distances(image, image) / image.shape[-1] ** 0.5
     near, near_known = nearest(apart, sees_both, neighbours)
-    alike, alike_known = nearest(unlike, sees_both, neighbours)
+    similar, alike_known = nearest(unlike, sees_both, neighbours)
     image_at_pose = (image - mean_of(image, near, near_known)) * near_known.any(-1, keepdim=True)
-    moved = pose_of_alike(pose, alike, alike_known)
+    moved = pose_difference_to_similar(pose, similar, alike_known)
     closest_pose, pose_known = least(apart, sees_pose)
     closest_image, image_known = least(unlike, sees_image)
 
@@ -170,13 +170,13 @@ def pose_against_time(
     return difference * timed[:, :, None, None], timed
 
 
-def pose_of_alike(
+def pose_difference_to_similar(
     pose: Float[Tensor, "capture frame 7"],
-    alike: Int[Tensor, "capture frame k"],
+    similar: Int[Tensor, "capture frame k"],
     known: Bool[Tensor, "capture frame k"],
 ) -> Float[Tensor, "capture frame two"]:
     """Return how far the poses of the frames that look alike are: the least difference of position and of rotation."""
-    difference = position_and_rotation(pose[:, :, None] - aligned(gather_frames(pose, alike), pose))
+    difference = position_and_rotation(pose[:, :, None] - aligned(gather_frames(pose, similar), pose))
     nearest_of_them = difference.masked_fill(~known[..., None], torch.inf).amin(dim=2)
     return nearest_of_them.nan_to_num(posinf=0.0)
 

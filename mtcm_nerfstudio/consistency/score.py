@@ -1,4 +1,4 @@
-"""What the trained transformer says about each frame of a capture."""
+"""Score every frame of a capture with the trained transformer and forest."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,9 +9,9 @@ from jaxtyping import Float, Int
 
 from mtcm_nerfstudio.consistency.blur_judge import either
 from mtcm_nerfstudio.consistency.checkpoint import CheckpointCard
-from mtcm_nerfstudio.consistency.evidence import evidence_input
+from mtcm_nerfstudio.consistency.evidence_encoder import evidence_input
 from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer, ModelOutput
-from mtcm_nerfstudio.evidence.numbers import Evidence
+from mtcm_nerfstudio.evidence.frame_numbers import Evidence
 from mtcm_nerfstudio.tokens.tokens import FrameTokens, RawFeatures, assemble_tokens
 
 ModelReason = Literal["pose", "blur", "exposure", "occlusion", "foreign"]
@@ -21,7 +21,7 @@ MODEL_REASONS: tuple[ModelReason, ...] = ("pose", "blur", "exposure", "occlusion
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """The transformer's word on each frame, row i belonging to frame i."""
+    """Scores per frame: inconsistency, modality, reasons and states; row i belongs to frame i."""
 
     inconsistency: Float[np.ndarray, " frame"]
     """Calibrated probability that the frame does not agree with the capture, in [0, 1]."""
@@ -79,7 +79,7 @@ def read_logits(
 def _outputs(
     model: ConsistencyTransformer, card: CheckpointCard, raw: RawFeatures, evidence: Evidence | None
 ) -> tuple[np.ndarray, ...]:
-    """Return what the model says of every frame, the mean over the windows that it lies in."""
+    """Return the model outputs per frame, averaged over the windows that contain it."""
     sums = [np.zeros((len(raw), width)) for width in (1, 1, 3, 5, 5, model.config.d_model)]
     counts = np.zeros((len(raw), 1))
     for window in windows(len(raw), card.window):

@@ -19,10 +19,10 @@ from torch.utils.tensorboard import SummaryWriter
 
 from mtcm_nerfstudio.consistency.losses import Losses, LossWeights
 from mtcm_nerfstudio.consistency.training.batch import Batch
-from mtcm_nerfstudio.consistency.training.capture import TrainingCapture
 from mtcm_nerfstudio.consistency.training.identities import IdentityMoments
 from mtcm_nerfstudio.consistency.training.objective import compute_losses, mean_losses
 from mtcm_nerfstudio.consistency.training.state import Progress, load_state, require_same, save_state
+from mtcm_nerfstudio.consistency.training.training_capture import TrainingCapture
 from mtcm_nerfstudio.consistency.transformer_dataset import DatasetConfig, make_batch
 from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer, ModelConfig, ModelOutput
 

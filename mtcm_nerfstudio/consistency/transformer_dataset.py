@@ -14,9 +14,14 @@ from jaxtyping import Bool, Float, Float32, Int
 
 from mtcm_nerfstudio.consistency.losses import IGNORED
 from mtcm_nerfstudio.consistency.training.batch import Batch, Example, collate
-from mtcm_nerfstudio.consistency.training.capture import TrainingCapture
-from mtcm_nerfstudio.consistency.training.faults import FaultConfig, Spoiled, draw_copy, spoil
-from mtcm_nerfstudio.evidence.numbers import Evidence, compute_evidence
+from mtcm_nerfstudio.consistency.training.corrupt_sequence import (
+    CorruptedSequence,
+    FaultConfig,
+    corrupt_sequence,
+    draw_copy,
+)
+from mtcm_nerfstudio.consistency.training.training_capture import TrainingCapture
+from mtcm_nerfstudio.evidence.frame_numbers import Evidence, compute_evidence
 from mtcm_nerfstudio.tokens.tokens import (
     PARTS,
     POSE,
@@ -149,13 +154,13 @@ def make_example(
             copies=tuple(replace(copy, table=copy.table.mirrored()) for copy in stretch.copies),
         )
         last = mirrored(last)
-    spoiled = spoil(stretch, others, config.faults, rng, ordered, faulty)
-    tokens = assemble_tokens(spoiled.capture.raw)
-    evidence = None if rng.random() < config.without_evidence else evidence_of(spoiled.capture, tokens)
+    corrupted = corrupt_sequence(stretch, others, config.faults, rng, ordered, faulty)
+    tokens = assemble_tokens(corrupted.capture.raw)
+    evidence = None if rng.random() < config.without_evidence else evidence_of(corrupted.capture, tokens)
     masked = draw_masks(len(tokens), config.mask_ratio, rng)
     if rng.random() >= config.masked_share:
         masked[:] = False
-    return replace(_example(tokens, spoiled, masked, last, ordered), evidence=evidence)
+    return replace(_example(tokens, corrupted, masked, last, ordered), evidence=evidence)
 
 
 def evidence_of(capture: TrainingCapture, tokens: FrameTokens) -> Evidence | None:
@@ -166,7 +171,7 @@ def evidence_of(capture: TrainingCapture, tokens: FrameTokens) -> Evidence | Non
     c2w = np.where(posed[:, None, None], capture.raw.c2w, np.nan).astype(np.float64)
     readable = posed | ~posed.any()
     return compute_evidence(
-        capture.copies[0].table, capture.raw.embeddings, tokens.capture_frame.to_capture(c2w), readable
+        capture.copies[0].table, capture.raw.embeddings, tokens.canonical_frame.to_capture(c2w), readable
     )
 
 
@@ -235,27 +240,27 @@ def mirrored(c2w: Float[np.ndarray, "frame 4 4"]) -> Float[np.ndarray, "frame 4 
 
 def _example(
     tokens: FrameTokens,
-    spoiled: Spoiled,
+    corrupted: CorruptedSequence,
     masked: Bool[np.ndarray, "frame 5"],
     last: Float[np.ndarray, "one 4 4"],
     ordered: bool,
 ) -> Example:
     visible = tokens.present & ~masked
     # What else is wrong with a frame that is not trusted is not known, so not even a fault put into it is a label.
-    judged = visible[:, [_EMBEDDING, _POSE, _TIME]] & spoiled.real.trusted[:, None]
-    seen = (spoiled.replaced & judged)[:, :2].any(axis=1)
+    judged = visible[:, [_EMBEDDING, _POSE, _TIME]] & corrupted.real.trusted[:, None]
+    seen = (corrupted.replaced & judged)[:, :2].any(axis=1)
     last_known = ordered and bool(np.isfinite(last).all()) and bool(tokens.present[:, _POSE].any())
     last_pose = np.zeros(7)
     if last_known:
-        last_pose = pose7(tokens.capture_frame.to_capture(last.astype(np.float64)))[0]
+        last_pose = pose7(tokens.canonical_frame.to_capture(last.astype(np.float64)))[0]
     return Example(
         tokens=tokens.tokens,
         present=tokens.present,
         masked=masked,
-        wanted=_tokens_without_faults(tokens, spoiled.real.raw),
-        replaced=spoiled.replaced,
+        wanted=_tokens_without_faults(tokens, corrupted.real.raw),
+        replaced=corrupted.replaced,
         judged=judged,
-        reason=np.where(seen, spoiled.reason, IGNORED),
+        reason=np.where(seen, corrupted.reason, IGNORED),
         last_pose=last_pose,
         last_pose_known=last_known,
     )
@@ -268,7 +273,7 @@ def _tokens_without_faults(tokens: FrameTokens, raw: RawFeatures) -> Float32[np.
     wanted[imaged, : POSE.start] = np.where(
         np.isfinite(raw.embeddings[imaged]), raw.embeddings[imaged], wanted[imaged, : POSE.start]
     )
-    real = pose7(tokens.capture_frame.to_capture(raw.c2w[posed].astype(np.float64)))
+    real = pose7(tokens.canonical_frame.to_capture(raw.c2w[posed].astype(np.float64)))
     turned = (real[:, 3:] * wanted[posed, POSE][:, 3:]).sum(axis=1) < 0
     real[turned, 3:] *= -1
     wanted[posed, POSE] = real

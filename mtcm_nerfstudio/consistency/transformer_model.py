@@ -1,4 +1,4 @@
-"""The consistency transformer: reads a whole capture, one token a frame, and says which frames do not agree with it.
+"""The consistency transformer: one token per frame in, inconsistency, modality and reason logits per frame out.
 
 BERT-style (Devlin et al., 2019): Linear 394 → d_model, sinusoidal positional encoding over the frame's rank, pre-norm
 encoder layers, masked modelling, and ELECTRA's replaced-token detection (Clark et al., 2020) as the verdict.
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mtcm_nerfstudio.consistency.encoder import EncoderLayer, positional_encoding
-from mtcm_nerfstudio.consistency.evidence import EvidenceInput, EvidenceReader, EvidenceSays
+from mtcm_nerfstudio.consistency.evidence_encoder import EvidenceEmbedding, EvidenceEncoder, EvidenceInput
 from mtcm_nerfstudio.consistency.forest import Forest
 from mtcm_nerfstudio.consistency.neighbours import NeighbourComparison, between_neighbours
 from mtcm_nerfstudio.consistency.standardisation import Standardisation
@@ -78,7 +78,7 @@ class ModelConfig:
 
 
 class ModelOutput(NamedTuple):
-    """What the transformer says about each frame; zero at padding."""
+    """Outputs per frame; zero at padding."""
 
     reconstruction: Float[Tensor, "capture frame 394"]
     """Every frame's token as the others imply it, in the standardised space of ``ConsistencyTransformer.targets``."""
@@ -119,7 +119,7 @@ class ConsistencyTransformer(nn.Module):
         self.embed = nn.Linear(TOKEN_DIM, width)
         self.known = nn.Linear(2 * len(PARTS), width, bias=False)
         self.comparison = NeighbourComparison(width, config.neighbours)
-        self.evidence = EvidenceReader(width, config.layers, config.heads, config.frame_numbers, config.pair_numbers)
+        self.evidence = EvidenceEncoder(width, config.layers, config.heads, config.frame_numbers, config.pair_numbers)
         self.layers = nn.ModuleList(
             EncoderLayer(width, config.heads, config.feed_forward, config.dropout) for _ in range(config.layers)
         )
@@ -144,16 +144,16 @@ class ConsistencyTransformer(nn.Module):
         masked: Bool[Tensor, "capture frame 5"],
         evidence: EvidenceInput | None = None,
     ) -> ModelOutput:
-        """Judge every frame."""
+        """Return the outputs for every frame."""
         visible = _visible(present, padding, masked)
         standardised = self._standardised(tokens, visible)
         x = self._first_states(standardised, present, masked, visible)
-        says = self._read(evidence, masked, x)
-        x, allowed = x + says.states, _allowed(padding)
-        for layer, bias in zip(self.layers, says.bias, strict=True):
+        evidence_embedding = self._read(evidence, masked, x)
+        x, allowed = x + evidence_embedding.states, _allowed(padding)
+        for layer, bias in zip(self.layers, evidence_embedding.bias, strict=True):
             x = layer(x, allowed + bias)
         states = self.norm(x) * padding[..., None]
-        judged = self.judge(states + says.states) * padding[..., None]
+        judged = self.judge(states + evidence_embedding.states) * padding[..., None]
         inconsistency, modality, reason = judged.split([1, len(MODALITIES), len(REASONS)], dim=-1)
         forest_logit, forest_reasons = self._ask_forest(evidence, inconsistency.squeeze(-1).detach())
         return ModelOutput(
@@ -168,7 +168,7 @@ class ConsistencyTransformer(nn.Module):
         )
 
     def set_forest(self, forest: Forest) -> None:
-        """Let a forest judge beside the transformer."""
+        """Set the forest whose logits are added after calibration."""
         self.forest = forest.to(self.embed.weight.device)
         self.config = replace(
             self.config, forest_trees=forest.trees, forest_nodes=len(forest.cut), forest_depth=forest.depth
@@ -185,10 +185,10 @@ class ConsistencyTransformer(nn.Module):
         """Return how much each frame (second to last axis) looks at each other one, by layer and head."""
         visible = _visible(present, padding, masked)
         x = self._first_states(self._standardised(tokens, visible), present, masked, visible)
-        says = self._read(evidence, masked, x)
-        x, allowed = x + says.states, _allowed(padding)
+        evidence_embedding = self._read(evidence, masked, x)
+        x, allowed = x + evidence_embedding.states, _allowed(padding)
         weights = []
-        for layer, bias in zip(self.layers, says.bias, strict=True):
+        for layer, bias in zip(self.layers, evidence_embedding.bias, strict=True):
             assert isinstance(layer, EncoderLayer)
             x, of_layer = layer.explicit(x, allowed + bias)
             weights.append(of_layer)
@@ -220,7 +220,7 @@ class ConsistencyTransformer(nn.Module):
         masked: Bool[Tensor, "capture frame 5"],
         visible: Bool[Tensor, "capture frame 5"],
     ) -> Float[Tensor, "capture frame dim"]:
-        """Put the learned values where nothing is to be seen, and embed."""
+        """Fill absent and masked entries with learned values and embed the tokens."""
         entries = self.standardisation.part_of_entry
         unseen = torch.where(present[..., entries], self.hidden, self.absent)
         filled = torch.where(visible[..., entries], standardised, unseen)
@@ -233,17 +233,17 @@ class ConsistencyTransformer(nn.Module):
         evidence: EvidenceInput | None,
         masked: Bool[Tensor, "capture frame 5"],
         x: Float[Tensor, "capture frame dim"],
-    ) -> EvidenceSays:
+    ) -> EvidenceEmbedding:
         """Read the evidence; without any, nothing is added anywhere."""
         if evidence is None:
-            return EvidenceSays(torch.zeros_like(x), x.new_zeros(len(self.layers), len(x), 1, 1, 1))
+            return EvidenceEmbedding(torch.zeros_like(x), x.new_zeros(len(self.layers), len(x), 1, 1, 1))
         return self.evidence(evidence.without(masked.any(dim=-1)))
 
     @torch.no_grad()
     def _ask_forest(
         self, evidence: EvidenceInput | None, otherwise: Float[Tensor, "capture frame"]
     ) -> tuple[Float[Tensor, "capture frame"], Float[Tensor, "capture frame 5"]]:
-        """Return the forest's logits and reasons, ``otherwise`` and zeros where it has nothing to go by."""
+        """Return logits and reason probabilities of the forest; ``otherwise`` and zeros for frames without evidence."""
         nothing = otherwise.new_zeros((*otherwise.shape, len(REASONS)))
         if evidence is None or not self.config.forest_trees:
             return otherwise, nothing

@@ -1,4 +1,4 @@
-"""Whether a frame shows what views on both sides of it show: hidden or changed content, cell by cell.
+"""Compare the content of a frame, per cell, with views on both sides of it.
 
 A point that two frames see and that lies, as seen from it, with a third frame's camera between theirs ought to be seen
 by the third as well, unless something stands before it or it was moved. A point beside the two would prove nothing:

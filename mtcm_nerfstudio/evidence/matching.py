@@ -1,4 +1,4 @@
-"""Verified matches of two images: do they show the same thing? The claimed poses play no part in it."""
+"""Match two images and verify by a fundamental or essential matrix; claimed poses are not used."""
 
 from dataclasses import dataclass
 

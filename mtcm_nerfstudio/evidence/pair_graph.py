@@ -24,13 +24,13 @@ class PairGraph:
         self.pairs, self.frames = pairs, frames
         self._own = pairs.T.reshape(-1)
 
-    def of_partner(self, values: Float[np.ndarray, " frame"]) -> Float[np.ndarray, "pair 2"]:
+    def of_other(self, values: Float[np.ndarray, " frame"]) -> Float[np.ndarray, "pair 2"]:
         """Return the partner's value for each end of every pair."""
         return np.stack([values[self.pairs[:, 1]], values[self.pairs[:, 0]]], axis=1)
 
-    def above_partner(self, values: Float[np.ndarray, " frame"]) -> Float[np.ndarray, "pair 2"]:
+    def minus_other(self, values: Float[np.ndarray, " frame"]) -> Float[np.ndarray, "pair 2"]:
         """Return each end's own value minus its partner's."""
-        return values[self.pairs] - self.of_partner(values)
+        return values[self.pairs] - self.of_other(values)
 
     def total(self, values: Float[np.ndarray, "pair 2"]) -> Float[np.ndarray, " frame"]:
         """Return the sum over every frame's pairs."""

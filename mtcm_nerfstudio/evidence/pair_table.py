@@ -1,4 +1,4 @@
-"""What pairs of frames have in common, whatever poses are claimed: computed once for a pair of images."""
+"""Pose-independent data per pair: sampled verified matches, blur and light differences, covered cells."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -6,7 +6,6 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, UInt8
 
-from mtcm_nerfstudio.capture.capture import Intrinsics
 from mtcm_nerfstudio.evidence.keypoints import (
     GLOBAL_STATISTICS,
     GRID,
@@ -18,6 +17,7 @@ from mtcm_nerfstudio.evidence.keypoints import (
 )
 from mtcm_nerfstudio.evidence.matching import PairMatches
 from mtcm_nerfstudio.geometry.bearings import pixels_per_radian
+from mtcm_nerfstudio.geometry.intrinsics import Intrinsics
 
 SAMPLED = 64
 """Matches of a pair that are kept for geometry, evenly taken from those of large and of small scale."""
@@ -26,7 +26,7 @@ CELLS = GRID * GRID
 
 @dataclass(frozen=True, eq=False)
 class FrameTable:
-    """What evidence knows of each frame for itself; row i belongs to frame i."""
+    """Image statistics, thumbnail, size and intrinsics per frame."""
 
     statistics: Float[np.ndarray, "frame 10"]
     """See ``keypoints.GLOBAL_STATISTICS``; NaN for frames without an image."""

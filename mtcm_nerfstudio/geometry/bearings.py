@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 from jaxtyping import Float
 
-from mtcm_nerfstudio.capture.capture import Intrinsics
+from mtcm_nerfstudio.geometry.intrinsics import Intrinsics
 
 Plane = Float[np.ndarray, "point 2"]
 

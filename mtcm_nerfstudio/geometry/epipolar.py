@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from mtcm_nerfstudio.capture.poses import OPENGL_FROM_OPENCV
+from mtcm_nerfstudio.geometry.poses import OPENGL_FROM_OPENCV
 
 EPIPOLAR_INLIER_THRESHOLD = 2.5
-"""Epipolar error, in pixels, up to which a match obeys the poses."""
+"""Largest Sampson error of an inlier, in pixels."""
 
 _ROTATION_PRIOR = np.radians(5.0)
 _TRANSLATION_PRIOR = 0.1

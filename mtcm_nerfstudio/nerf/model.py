@@ -19,11 +19,11 @@ _PATIENCE_SECONDS = 5.0
 """How long to wait for an answer from where torchvision keeps its weights."""
 
 
-class LpipsIfThere:
+class OptionalLpips:
     """One of nerfstudio's models; without the weights that LPIPS needs it trains all the same, and says so."""
 
     def populate_modules(self) -> None:
-        """Build the model, and in place of an LPIPS whose weights are not to be had something that knows nothing.
+        """Build the model; replace LPIPS by a metric that is NaN if its weights cannot be loaded.
 
         Hash grids that are to run in torch run the quick way.
         """
@@ -50,7 +50,7 @@ class MTCMNerfactoModelConfig(NerfactoModelConfig):
     """target class to instantiate"""
 
 
-class MTCMNerfactoModel(LpipsIfThere, NerfactoModel):  # pyright: ignore[reportIncompatibleMethodOverride]
+class MTCMNerfactoModel(OptionalLpips, NerfactoModel):  # pyright: ignore[reportIncompatibleMethodOverride]
     """nerfacto, with LPIPS or without."""
 
 
@@ -62,12 +62,12 @@ class MTCMSplatfactoModelConfig(SplatfactoModelConfig):
     """target class to instantiate"""
 
 
-class MTCMSplatfactoModel(LpipsIfThere, SplatfactoModel):  # pyright: ignore[reportIncompatibleMethodOverride]
+class MTCMSplatfactoModel(OptionalLpips, SplatfactoModel):  # pyright: ignore[reportIncompatibleMethodOverride]
     """splatfacto, with LPIPS or without."""
 
 
 class AbsentLpips(nn.Module):
-    """Stands where a model calls LPIPS, and knows no distance between images."""
+    """Placeholder for LPIPS; returns NaN."""
 
     def forward(self, image: Tensor, rendered: Tensor) -> Tensor:
         """Return NaN."""

@@ -1,4 +1,4 @@
-"""The pipeline of the mtcm methods: nerfstudio's own, with the transformer at its side."""
+"""nerfstudio's pipeline with joint fine-tuning of the consistency transformer."""
 
 import os
 from dataclasses import dataclass, field, replace
@@ -22,20 +22,20 @@ from torch.nn import Parameter
 
 from mtcm_nerfstudio import decisions as decisions_file
 from mtcm_nerfstudio.consistency.checkpoint import CheckpointCard, load_checkpoint
-from mtcm_nerfstudio.deciding import write_exports
+from mtcm_nerfstudio.decision_files import write_exports
 from mtcm_nerfstudio.decisions import write_text_atomically
 from mtcm_nerfstudio.nerf.dataparser.parser import MTCMDataParser, MTCMDataParserConfig
 from mtcm_nerfstudio.nerf.dataparser.run_record import TRAINING_VIEWS
-from mtcm_nerfstudio.nerf.dataparser.scene import SUGGESTED_CAMERAS
+from mtcm_nerfstudio.nerf.dataparser.scene_frame import SUGGESTED_CAMERAS
 from mtcm_nerfstudio.nerf.joint.hook import JointHook
+from mtcm_nerfstudio.nerf.joint.joint_input import JointInput, read_training_frames
+from mtcm_nerfstudio.nerf.joint.joint_transformer import JointTransformer, joint_result
 from mtcm_nerfstudio.nerf.joint.photometric import FrameLosses, frames_of, moved_c2w, weight_image_loss, weighted
-from mtcm_nerfstudio.nerf.joint.reading import Reading, read_training_frames
 from mtcm_nerfstudio.nerf.joint.results import joint_decisions, metrics_table, write_result
 from mtcm_nerfstudio.nerf.joint.settings import JointSettings
-from mtcm_nerfstudio.nerf.joint.transformer import JointTransformer, joint_result
 from mtcm_nerfstudio.nerf.joint.unseen import UnseenRays, of_photos
-from mtcm_nerfstudio.nerf.overruling import PersonsWord
-from mtcm_nerfstudio.nerf.viewing import MTCMPanel
+from mtcm_nerfstudio.nerf.manual_decisions import ManualDecisions
+from mtcm_nerfstudio.nerf.viewer_panel import MTCMPanel
 from mtcm_nerfstudio.tokens.cache import Cache
 
 
@@ -52,7 +52,8 @@ class MTCMPipelineConfig(VanillaPipelineConfig):
 class MTCMPipeline(VanillaPipeline):
     """nerfstudio's pipeline over the frames that MTCM kept, with the transformer that judged them at its side.
 
-    While the NeRF trains, the transformer weights its frames and corrects their poses, and hears of its loss.
+    While the NeRF trains, the transformer sets frame weights and pose corrections and is trained by the photometric
+    loss.
     """
 
     config: MTCMPipelineConfig
@@ -60,7 +61,7 @@ class MTCMPipeline(VanillaPipeline):
     _hook: JointHook | None
     _unseen: UnseenRays | None
     _trains_in: Path | None
-    _person: PersonsWord | None
+    _manual_decisions: ManualDecisions | None
     panel: MTCMPanel | None
     """nerfstudio's viewer finds it here."""
 
@@ -81,7 +82,7 @@ class MTCMPipeline(VanillaPipeline):
                 parser.on_trial = config.joint.on_trial
         super().__init__(config, device, test_mode, world_size, local_rank, grad_scaler)
         self.joint, self._hook, self._unseen, self._trains_in = None, None, None, None
-        self._person, self.panel = None, None
+        self._manual_decisions, self.panel = None, None
         parser = getattr(self.datamanager, "dataparser", None)
         if isinstance(parser, MTCMDataParser):
             self.panel = MTCMPanel(parser, self._live)
@@ -92,20 +93,20 @@ class MTCMPipeline(VanillaPipeline):
             model, card = load_checkpoint(filtering.checkpoint)
             self.joint = JointTransformer(model, card, len(self._train_set), config.joint).to(device)
             if test_mode == "val":
-                self.joint.begin(self._reading(card).to(torch.device(device)))
+                self.joint.begin(self._joint_input(card).to(torch.device(device)))
                 self._hook = JointHook(self.joint, grad_scaler, world_size)
                 self._unseen = self._unseen_rays(config.joint.unseen_rays)
 
     def get_train_loss_dict(self, step: int) -> tuple[Any, dict[str, Tensor], dict[str, Tensor]]:
         """Train on one batch, weighted by frame and seen by corrected cameras."""
-        hook, person = self._hook, self._heard_person()
+        hook, manual_decisions = self._hook, self._poll_manual_decisions()
         if hook is None:
-            if person is None:
+            if manual_decisions is None:
                 return super().get_train_loss_dict(step)
             given, batch = self.datamanager.next_train(step)
-            weight = person.weights(torch.ones(len(person.names), device=self.device))
+            weight = manual_decisions.weights(torch.ones(len(manual_decisions.names), device=self.device))
             return self._train_weighted(given, batch, weight, FrameLosses(len(weight), 0.0).to(weight.device))
-        hook.person = person
+        hook.manual_decisions = manual_decisions
         logged = hook.before_step(step)
         if logged and self.panel is not None:
             self.panel.refresh()
@@ -122,7 +123,7 @@ class MTCMPipeline(VanillaPipeline):
     def get_training_callbacks(
         self, training_callback_attributes: TrainingCallbackAttributes
     ) -> list[TrainingCallback]:
-        """Return everybody's callbacks, the joint training's last."""
+        """Return all training callbacks, those of joint fine-tuning last."""
         trainer = training_callback_attributes.trainer
         self._trains_in = None if trainer is None else trainer.base_dir
         callbacks = super().get_training_callbacks(training_callback_attributes)
@@ -160,7 +161,11 @@ class MTCMPipeline(VanillaPipeline):
         return means
 
     def _train_weighted(
-        self, given: RayBundle | Cameras, batch: dict[str, Any], weight: Float[Tensor, " frame"], heard: FrameLosses
+        self,
+        given: RayBundle | Cameras,
+        batch: dict[str, Any],
+        weight: Float[Tensor, " frame"],
+        frame_losses: FrameLosses,
     ) -> tuple[Any, dict[str, Tensor], dict[str, Tensor]]:
         """Train on one batch as nerfstudio does, each frame counting as much as its weight says."""
         weight = weight / weight.mean().clamp(min=1e-6)  # taking frames out does not slow the NeRF down
@@ -169,25 +174,27 @@ class MTCMPipeline(VanillaPipeline):
             outputs = self._model(given)
             metrics = self.model.get_metrics_dict(outputs, batch)
             losses = self.model.get_loss_dict(outputs, batch, metrics)
-            weight_image_loss(losses, int(frames[0]), weight[frames[0]], heard)
+            weight_image_loss(losses, int(frames[0]), weight[frames[0]], frame_losses)
             return outputs, losses, metrics
-        with weighted(self.model, frames, weight[frames], heard):
+        with weighted(self.model, frames, weight[frames], frame_losses):
             outputs = self._model(given if self._unseen is None else self._unseen.beside(given))
             outputs = of_photos(outputs, len(given))
             metrics = self.model.get_metrics_dict(outputs, batch)
             return outputs, self.model.get_loss_dict(outputs, batch, metrics), metrics
 
-    def _heard_person(self) -> PersonsWord | None:
-        """Return what a person says of the training frames, None as long as that is nothing."""
+    def _poll_manual_decisions(self) -> ManualDecisions | None:
+        """Return the manual decisions about the training frames; None if there are none."""
         if self._trains_in is None or self.panel is None:
             return None
-        if self._person is None:
+        if self._manual_decisions is None:
             frames = self._parser.training_frames()
             joint = self._hook is not None
-            self._person = PersonsWord(self._parser.followed_decisions, frames.names, frames.decisions, joint)
-        for line in self._person.hear():
+            self._manual_decisions = ManualDecisions(
+                self._parser.followed_decisions, frames.names, frames.decisions, joint
+            )
+        for line in self._manual_decisions.poll():
             CONSOLE.print(line, markup=False, highlight=False, soft_wrap=True)
-        return self._person if self._person.has_spoken else None
+        return self._manual_decisions if self._manual_decisions.active else None
 
     def _live(self) -> dict[str, Tensor]:
         """Return what the transformer and the NeRF say of the training frames, for the viewer's panel."""
@@ -215,7 +222,7 @@ class MTCMPipeline(VanillaPipeline):
             return None
         return UnseenRays(cameras, share)
 
-    def _reading(self, card: CheckpointCard) -> Reading:
+    def _joint_input(self, card: CheckpointCard) -> JointInput:
         """Read the training frames as the transformer needs them."""
         frames, settings = self._parser.training_frames(), self._parser.config.filter
         repaired = {frame.file_path: frame.repaired_transform_matrix for frame in frames.decisions.repaired}

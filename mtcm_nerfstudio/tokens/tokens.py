@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
-from mtcm_nerfstudio.capture.poses import (
-    CaptureFrame,
-    capture_frame,
+from mtcm_nerfstudio.geometry.poses import (
+    CanonicalFrame,
+    canonical_frame,
     far_away,
     matrix_from_wxyz,
     nearest_rotation,
@@ -82,7 +82,7 @@ class FrameTokens:
     """Zero wherever the frame lacks the part."""
     present: Bool[np.ndarray, "frame 5"]
     """Which of ``PARTS`` each frame has."""
-    capture_frame: CaptureFrame
+    canonical_frame: CanonicalFrame
     """Turns poses of tokens back into the world's."""
     file_paths: tuple[str, ...]
     embedder: str
@@ -101,7 +101,7 @@ def assemble_tokens(raw: RawFeatures) -> FrameTokens:
     posed = raw.posed
     near = posed.copy()
     near[posed] = ~far_away(raw.c2w[posed, :3, 3])
-    frame_of_reference = capture_frame(raw.c2w[near].astype(np.float64))
+    frame_of_reference = canonical_frame(raw.c2w[near].astype(np.float64))
     present = np.stack(
         [
             np.isfinite(raw.embeddings).all(axis=1),

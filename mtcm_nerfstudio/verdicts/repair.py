@@ -1,4 +1,4 @@
-"""Poses for frames that are all right but for their pose: found anew from what they have in common with the others.
+"""Repair wrong poses: triangulate from trusted frames, PnP with RANSAC, bundle adjustment.
 
 Points that a suspect shares with trusted frames are triangulated from these, the suspect's camera is put where it sees
 them as it does (PnP with RANSAC), and camera and points are refined together (bundle adjustment in which every camera
@@ -17,13 +17,19 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_array, diags_array
 
-from mtcm_nerfstudio.capture.poses import OPENGL_FROM_OPENCV, capture_frame, nearest_rotation
-from mtcm_nerfstudio.evidence.collect import FrameFeatures, MatchedCapture
+from mtcm_nerfstudio.evidence.match_capture import FrameFeatures, MatchedCapture
 from mtcm_nerfstudio.evidence.pair_table import PairTable
 from mtcm_nerfstudio.geometry.epipolar import EPIPOLAR_INLIER_THRESHOLD, MatchedBearings, epipolar_errors
-from mtcm_nerfstudio.verdicts.placing import FEWEST, Sightings, placed, refined_camera, triangulated
+from mtcm_nerfstudio.geometry.poses import OPENGL_FROM_OPENCV, canonical_frame, nearest_rotation
+from mtcm_nerfstudio.verdicts.absolute_pose import (
+    FEWEST,
+    Observations,
+    estimate_pose_from_tracks,
+    refined_camera,
+    triangulate_points,
+)
 
-LEAST_SHARE = 0.7
+MIN_INLIER_RATIO = 0.7
 """Share of a frame's matches with trusted frames that must obey its new pose (see ``EPIPOLAR_INLIER_THRESHOLD``)."""
 CLEARLY = 0.1
 """By how much this share must grow: what the claimed pose explains as well is no reason to move a frame."""
@@ -33,14 +39,14 @@ LARGEST_SHIFT = 0.02
 """The same of its position, in units of the capture."""
 
 _WITNESSES, _TESTABLE = 2, 8
-"""Trusted frames with so many matches that a new pose needs: one that is wrong itself must not lead another astray."""
-_LEAST_STANDING = 0.5
+"""Smallest number of trusted frames, each with enough matches, that a new pose needs."""
+_MIN_INLIER_SUPPORT = 0.5
 """Share of a trusted frame's matches with the other trusted frames that must obey, or it is not trusted after all."""
 _LEAST_KNOWN = 0.5
 """Share of the posed frames that must be believed: where most of a capture contradicts the rest, which part has moved
 is anybody's guess."""
 _VOTES = 10
-"""Rounds in which trusted frames say which of them they believe."""
+"""Iterations of the inlier support."""
 _OF_EACH = 60
 """Points that are taken of those that each frame shares with the suspect: more make it slower and hardly better."""
 _LEAST_AHEAD = 0.1
@@ -49,23 +55,23 @@ _GOLDEN = 0.5 * (np.sqrt(5.0) - 1.0)
 
 
 @dataclass(frozen=True, eq=False)
-class _Web:
+class _CorrespondenceGraph:
     """The points of all frames under one numbering, and which were matched with which."""
 
     first: Int[np.ndarray, " boundary"]
     """First point of each frame, then the number of all points."""
     frame: Int[np.ndarray, " node"]
-    rays: Float[np.ndarray, "node 2"]
+    normalised_points: Float[np.ndarray, "node 2"]
     focal: Float[np.ndarray, " frame"]
     """NaN for frames whose lens is not known; none of their points is linked."""
     links: csr_array
 
 
 @dataclass(frozen=True, eq=False)
-class _Scene:
+class _Reconstruction:
     """What is known at the beginning of a round."""
 
-    web: _Web
+    graph: _CorrespondenceGraph
     table: PairTable
     cameras: Float[np.ndarray, "frame 4 4"]
     known: Bool[np.ndarray, " frame"]
@@ -74,15 +80,20 @@ class _Scene:
     @cached_property
     def links(self) -> csr_array:
         """Links that end in frames that are known."""
-        return csr_array(self.web.links @ diags_array(self.known[self.web.frame].astype(np.float32)))
+        return csr_array(self.graph.links @ diags_array(self.known[self.graph.frame].astype(np.float32)))
 
-    def moved(self, found: Mapping[int, Float[np.ndarray, "4 4"] | None]) -> "_Scene":
+    def moved(self, found: Mapping[int, Float[np.ndarray, "4 4"] | None]) -> "_Reconstruction":
         """Return the scene in which some frames are where they were found, and known if the others bear them out."""
         cameras, known = self.cameras.copy(), self.known.copy()
         for i, camera in found.items():
             if camera is not None:
                 cameras[i], known[i] = camera, True
-        return _Scene(self.web, self.table, cameras, known & (_standing(self.table, cameras, known) >= _LEAST_STANDING))
+        return _Reconstruction(
+            self.graph,
+            self.table,
+            cameras,
+            known & (_inlier_support(self.table, cameras, known) >= _MIN_INLIER_SUPPORT),
+        )
 
 
 def repair_poses(
@@ -103,51 +114,51 @@ def repair_poses(
     Returns:
         New poses in the same world, by frame: those that are sure and fit clearly better than what was claimed.
     """
-    web = _web(matched)
-    posed = np.isfinite(c2w).all(axis=(1, 2)) & np.isfinite(web.focal)
+    graph = _build_correspondence_graph(matched)
+    posed = np.isfinite(c2w).all(axis=(1, 2)) & np.isfinite(graph.focal)
     known, waiting = trusted & ~suspects & posed, suspects & posed
     if known.sum() < 2 or not waiting.any():
         return {}
-    reference = capture_frame(c2w[known])
+    reference = canonical_frame(c2w[known])
     cameras = np.tile(np.eye(4), (len(c2w), 1, 1))
     cameras[posed] = _cameras_of(reference.to_capture(c2w[posed]))
-    scene = _Scene(web, matched.table, cameras, known).moved({})
-    if scene.known.sum() < _LEAST_KNOWN * posed.sum():
+    reconstruction = _Reconstruction(graph, matched.table, cameras, known).moved({})
+    if reconstruction.known.sum() < _LEAST_KNOWN * posed.sum():
         return {}
-    fresh, repaired = scene.known, np.zeros_like(known)
+    fresh, repaired = reconstruction.known, np.zeros_like(known)
     while fresh.any():
         # What failed before fails again unless a frame that it has something in common with is known by now.
         touched = waiting & _matched_with(matched.table, fresh)
-        found = {int(i): _repaired(scene, int(i)) for i in np.flatnonzero(touched)}
-        scene, fresh = scene.moved(found), np.zeros_like(known)
+        found = {int(i): _repaired(reconstruction, int(i)) for i in np.flatnonzero(touched)}
+        reconstruction, fresh = reconstruction.moved(found), np.zeros_like(known)
         fresh[[i for i, camera in found.items() if camera is not None]] = True
         waiting, repaired = waiting & ~fresh, repaired | fresh
     # Those that were repaired first did not know of those that were repaired later.
     beside = repaired & _matched_with(matched.table, repaired)
-    scene = scene.moved({int(i): _settled(scene, int(i)) for i in np.flatnonzero(beside)})
-    poses = reference.to_world(np.linalg.inv(scene.cameras) @ OPENGL_FROM_OPENCV)
-    index = [int(i) for i in np.flatnonzero(repaired & scene.known)]
-    return {i: poses[i] for i in index if _share(scene, scene.cameras, i) >= LEAST_SHARE}
+    reconstruction = reconstruction.moved({int(i): _settled(reconstruction, int(i)) for i in np.flatnonzero(beside)})
+    poses = reference.to_world(np.linalg.inv(reconstruction.cameras) @ OPENGL_FROM_OPENCV)
+    index = [int(i) for i in np.flatnonzero(repaired & reconstruction.known)]
+    return {i: poses[i] for i in index if _inlier_ratio(reconstruction, reconstruction.cameras, i) >= MIN_INLIER_RATIO}
 
 
-def _web(matched: MatchedCapture) -> _Web:
+def _build_correspondence_graph(matched: MatchedCapture) -> _CorrespondenceGraph:
     """Link the matched points of all frames whose lens is known."""
     counts = np.array([len(one.keypoints) for one in matched.features])
-    rays = [_rays(one) for one in matched.features]
-    focal = np.where([ray is None for ray in rays], np.nan, matched.table.frames.resolution)
+    normalised_points = [_normalised_points(one) for one in matched.features]
+    focal = np.where([ray is None for ray in normalised_points], np.nan, matched.table.frames.resolution)
     first = np.concatenate([[0], np.cumsum(counts)])
     unknown = [np.full((count, 2), np.nan) for count in counts]
-    every = np.concatenate([u if r is None else r for r, u in zip(rays, unknown, strict=True)])
+    every = np.concatenate([u if r is None else r for r, u in zip(normalised_points, unknown, strict=True)])
     ends = [first[[i, j]] + pair.indices for (i, j), pair in sorted(matched.matches.items())]
     a, b = np.concatenate([*ends, np.zeros((0, 2), dtype=int)]).T
     sound = np.isfinite(every[a]).all(axis=1) & np.isfinite(every[b]).all(axis=1)
     a, b = a[sound], b[sound]
     both = (np.concatenate([a, b]), np.concatenate([b, a]))
     links = csr_array((np.ones(2 * len(a), dtype=np.float32), both), shape=(len(every), len(every)))
-    return _Web(first, np.repeat(np.arange(len(counts)), counts), every, focal, links)
+    return _CorrespondenceGraph(first, np.repeat(np.arange(len(counts)), counts), every, focal, links)
 
 
-def _rays(one: FrameFeatures) -> Float[np.ndarray, "point 2"] | None:
+def _normalised_points(one: FrameFeatures) -> Float[np.ndarray, "point 2"] | None:
     """Return x/z and y/z of the bearing of each keypoint; NaN for those beside or behind the camera."""
     if one.bearings is None:
         return None
@@ -171,70 +182,76 @@ def _cameras_of(c2w: Float[np.ndarray, "frame 4 4"]) -> Float[np.ndarray, "frame
     return np.linalg.inv(rigid @ OPENGL_FROM_OPENCV)
 
 
-def _obeying(
+def _count_inliers(
     table: PairTable, cameras: Float[np.ndarray, "frame 4 4"], rows: Int[np.ndarray, " pair"]
 ) -> tuple[Float[np.ndarray, " pair"], Float[np.ndarray, " pair"]]:
     """Return how many of each pair's matches obey the cameras, by those that were sampled, and how many there are."""
     valid, pairs = table.valid[rows], table.pairs[rows]
     resolution = np.nan_to_num(table.frames.resolution, nan=1.0)[pairs].reshape(-1, 2)
     matched = MatchedBearings(pairs, table.bearings[rows].astype(np.float64), valid, resolution)
-    obey = valid & (epipolar_errors(matched, np.linalg.inv(cameras)) < EPIPOLAR_INLIER_THRESHOLD)
-    share = obey.sum(axis=1) / np.maximum(valid.sum(axis=1), 1)
+    inliers = valid & (epipolar_errors(matched, np.linalg.inv(cameras)) < EPIPOLAR_INLIER_THRESHOLD)
+    share = inliers.sum(axis=1) / np.maximum(valid.sum(axis=1), 1)
     count = np.where(valid.any(axis=1), table.verified[rows], 0.0)
     return share * count, count
 
 
-def _standing(
+def _inlier_support(
     table: PairTable, cameras: Float[np.ndarray, "frame 4 4"], known: Bool[np.ndarray, " frame"]
 ) -> Float[np.ndarray, " frame"]:
-    """Return the share of each frame's matches with known frames that obey, those of good standing counting most."""
+    """Return the inlier ratio of each frame over trusted frames, weighted by their own support."""
     rows = np.flatnonzero((table.verified > 0) & known[table.pairs].all(axis=1))
-    obey, there = _obeying(table, cameras, rows)
+    inliers, there = _count_inliers(table, cameras, rows)
     i, j = table.pairs[rows].T
-    standing = np.ones(len(known))
+    support = np.ones(len(known))
     for _ in range(_VOTES):
         share = [
-            np.bincount(i, count * standing[j], len(known)) + np.bincount(j, count * standing[i], len(known))
-            for count in (obey, there)
+            np.bincount(i, count * support[j], len(known)) + np.bincount(j, count * support[i], len(known))
+            for count in (inliers, there)
         ]
-        standing = np.where(share[1] > 0, share[0] / np.maximum(share[1], 1e-12), 1.0)
-    return standing
+        support = np.where(share[1] > 0, share[0] / np.maximum(share[1], 1e-12), 1.0)
+    return support
 
 
-def _share(scene: _Scene, cameras: Float[np.ndarray, "frame 4 4"], i: int) -> float:
+def _inlier_ratio(reconstruction: _Reconstruction, cameras: Float[np.ndarray, "frame 4 4"], i: int) -> float:
     """Return the share of a frame's matches with known frames that obey the cameras; 0 where too few are known."""
-    pairs = scene.table.pairs
+    pairs = reconstruction.table.pairs
     other = np.where(pairs[:, 0] == i, pairs[:, 1], pairs[:, 0])
-    rows = np.flatnonzero((pairs == i).any(axis=1) & (scene.table.verified > 0) & scene.known[other])
-    obey, there = _obeying(scene.table, cameras, rows)
-    return float(obey.sum() / there.sum()) if (there >= _TESTABLE).sum() >= _WITNESSES else 0.0
+    rows = np.flatnonzero((pairs == i).any(axis=1) & (reconstruction.table.verified > 0) & reconstruction.known[other])
+    inliers, there = _count_inliers(reconstruction.table, cameras, rows)
+    return float(inliers.sum() / there.sum()) if (there >= _TESTABLE).sum() >= _WITNESSES else 0.0
 
 
-def _repaired(scene: _Scene, i: int) -> Float[np.ndarray, "4 4"] | None:
+def _repaired(reconstruction: _Reconstruction, i: int) -> Float[np.ndarray, "4 4"] | None:
     """Return a suspect's new camera, None where there is none that is sure."""
-    sightings = _sightings(scene, i)
-    if sightings is None:
+    observations = _collect_observations(reconstruction, i)
+    if observations is None:
         return None
-    points, good = triangulated(sightings, scene.cameras, ~sightings.own)
-    camera = placed(sightings.rays[sightings.own][good], points[good], float(scene.web.focal[i]))
+    points, good = triangulate_points(observations, reconstruction.cameras, ~observations.own)
+    camera = estimate_pose_from_tracks(
+        observations.normalised_points[observations.own][good], points[good], float(reconstruction.graph.focal[i])
+    )
     if camera is None:
         return None
-    refined = refined_camera(sightings, _with(scene.cameras, i, camera), i)
+    refined = refined_camera(observations, _with(reconstruction.cameras, i, camera), i)
     if refined is None or refined.turn > LARGEST_TURN or refined.shift > LARGEST_SHIFT:
         return None
-    after = _share(scene, _with(scene.cameras, i, refined.camera), i)
-    fits = after >= max(LEAST_SHARE, _share(scene, scene.cameras, i) + CLEARLY)
+    after = _inlier_ratio(reconstruction, _with(reconstruction.cameras, i, refined.camera), i)
+    fits = after >= max(MIN_INLIER_RATIO, _inlier_ratio(reconstruction, reconstruction.cameras, i) + CLEARLY)
     return refined.camera if fits else None
 
 
-def _settled(scene: _Scene, i: int) -> Float[np.ndarray, "4 4"] | None:
+def _settled(reconstruction: _Reconstruction, i: int) -> Float[np.ndarray, "4 4"] | None:
     """Return a repaired frame's camera, refined once more with all that are known now; None where that went wrong."""
-    sightings = _sightings(scene, i)
-    refined = None if sightings is None else refined_camera(sightings, scene.cameras, i)
+    observations = _collect_observations(reconstruction, i)
+    refined = None if observations is None else refined_camera(observations, reconstruction.cameras, i)
     if refined is None:
         return None
-    after = _share(scene, _with(scene.cameras, i, refined.camera), i)
-    return refined.camera if after >= min(LEAST_SHARE, _share(scene, scene.cameras, i)) else None
+    after = _inlier_ratio(reconstruction, _with(reconstruction.cameras, i, refined.camera), i)
+    return (
+        refined.camera
+        if after >= min(MIN_INLIER_RATIO, _inlier_ratio(reconstruction, reconstruction.cameras, i))
+        else None
+    )
 
 
 def _with(
@@ -245,22 +262,22 @@ def _with(
     return out
 
 
-def _sightings(scene: _Scene, i: int) -> Sightings | None:
+def _collect_observations(reconstruction: _Reconstruction, i: int) -> Observations | None:
     """Collect the points that a frame shares with known frames, and who else was matched with those that share them."""
-    web = scene.web
-    own = scene.links[web.first[i] : web.first[i + 1]]
+    graph = reconstruction.graph
+    own = reconstruction.links[graph.first[i] : graph.first[i + 1]]
     if own.nnz < FEWEST:
         return None
-    point, node = (own + own @ scene.links).nonzero()
-    others = web.frame[node] != i
+    point, node = (own + own @ reconstruction.links).nonzero()
+    others = graph.frame[node] != i
     point, node = point[others], node[others]
-    keep = _some_of_each(point, web.frame[node])[point]
+    keep = _some_of_each(point, graph.frame[node])[point]
     points, point = np.unique(point[keep], return_inverse=True)
-    nodes = np.concatenate([node[keep], web.first[i] + points])
+    nodes = np.concatenate([node[keep], graph.first[i] + points])
     point = np.concatenate([point, np.arange(len(points))])
     order = np.lexsort((nodes, point))
-    frame = web.frame[nodes[order]]
-    return Sightings(point[order], frame, web.rays[nodes[order]], web.focal[frame], frame == i)
+    frame = graph.frame[nodes[order]]
+    return Observations(point[order], frame, graph.normalised_points[nodes[order]], graph.focal[frame], frame == i)
 
 
 def _some_of_each(

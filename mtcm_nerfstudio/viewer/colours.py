@@ -1,6 +1,6 @@
 """Colours of frames that people who see colours differently can tell apart.
 
-Verdicts look as everywhere (``analysis/verdict_look.py``), and have a shape of their own besides; numbers go from dark
+Verdicts look as everywhere (``report/verdict_style.py``), and have a shape of their own besides; numbers go from dark
 blue to yellow (cividis: Nuñez, Anderton and Renslow, 2018).
 """
 
@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from mtcm_nerfstudio.analysis.verdict_look import ON_DARK
+from mtcm_nerfstudio.report.verdict_style import ON_DARK
 from mtcm_nerfstudio.viewer.session import State
 
 Rgb = tuple[int, int, int]
@@ -64,7 +64,7 @@ def shades_of(
     return tuple(_CIVIDIS[s] if np.isfinite(v) else UNKNOWN for s, v in zip(steps, values, strict=True))
 
 
-def kinds_of(words: Sequence[str]) -> tuple[Rgb, ...]:
+def kinds_of(labels: Sequence[str]) -> tuple[Rgb, ...]:
     """Return a colour for each word, in alphabetic order; the empty word is grey."""
-    order = {word: i for i, word in enumerate(sorted({word for word in words if word}))}
-    return tuple(_KINDS[order[word] % len(_KINDS)] if word else UNKNOWN for word in words)
+    order = {label: i for i, label in enumerate(sorted({label for label in labels if label}))}
+    return tuple(_KINDS[order[label] % len(_KINDS)] if label else UNKNOWN for label in labels)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, UInt32
 
-from mtcm_nerfstudio.capture.poses import geometric_median, matrix_from_wxyz
+from mtcm_nerfstudio.geometry.poses import geometric_median, matrix_from_wxyz
 
 _SIDES = ((0, 1, 2), (0, 2, 3), (0, 3, 4), (0, 4, 1))
 _ROOF = ((1, 2, 6),)

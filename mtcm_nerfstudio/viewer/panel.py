@@ -7,11 +7,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from mtcm_nerfstudio.analysis.verdict_look import SIGNS
+from mtcm_nerfstudio.report.verdict_style import SIGNS
 from mtcm_nerfstudio.viewer.colours import VERDICTS
-from mtcm_nerfstudio.viewer.pictures import Pictures
-from mtcm_nerfstudio.viewer.scene import Look
+from mtcm_nerfstudio.viewer.scene_nodes import DisplaySettings
 from mtcm_nerfstudio.viewer.session import Session, State, reason_shown
+from mtcm_nerfstudio.viewer.thumbnail_cache import ThumbnailCache
 
 _ALWAYS = ("verdict", "inconsistency", "time", "label")
 _SIDE = 360
@@ -24,36 +24,36 @@ class Panel:
         self,
         gui: Any,
         session: Session,
-        pictures: Pictures,
+        thumbnails: ThumbnailCache,
         on_look: Callable[[], None],
         on_go: Callable[[Any], None],
         table: str | None,
-        pictures_at_first: bool,
+        thumbnails_at_start: bool,
     ) -> None:
         """Build the controls.
 
         Args:
             gui: viser's, inside whatever container they go to.
             session: that they speak to.
-            pictures: of the frames.
+            thumbnails: of the frames.
             on_look: called when something is to be drawn otherwise.
             on_go: called with a page's handle that is to fly to the frame looked at (None: every page).
             table: address of the page with the table, where there is one.
-            pictures_at_first: whether cameras show their pictures until somebody says otherwise.
+            thumbnails_at_start: whether cameras show their pictures until somebody says otherwise.
         """
-        self._session, self._pictures, self._on_look = session, pictures, on_look
+        self._session, self._thumbnails, self._on_look = session, thumbnails, on_look
         state = session.state
         self._counts = gui.add_markdown(counts(state))
         self._threshold = gui.add_slider("Threshold", 0.0, 1.0, 0.01, round(state.threshold, 2))
-        self._trial = gui.add_markdown("")
+        self._preview = gui.add_markdown("")
         self._colour = gui.add_dropdown("Colour by", _colourings(state), initial_value="verdict")
         with gui.add_folder("Show"):
             self._groups = {name: gui.add_checkbox(f"{SIGNS[name]} {name}", True) for name in VERDICTS}
-            self._images = gui.add_checkbox("pictures", pictures_at_first)
+            self._images = gui.add_checkbox("pictures", thumbnails_at_start)
             self._names = gui.add_checkbox("names", False)
             self._points = gui.add_checkbox("points", True)
         with gui.add_folder("Frame", expand_by_default=table is not None):
-            self._frame = gui.add_markdown(about(state, pictures), image_root=Path())
+            self._frame = gui.add_markdown(about(state, thumbnails), image_root=Path())
             if table is not None:  # else this is a part of the table's page, which has them
                 self._buttons(gui, on_go)
             self._message = gui.add_markdown("")
@@ -77,21 +77,21 @@ class Panel:
             gui.add_button(words, color=colour).on_click(act)
 
     def _dragged(self, event: Any) -> None:
-        """Take up what somebody's slider says; what ``draw`` sets it to is no news."""
+        """Preview the threshold of the slider, unless ``draw`` has set it."""
         if event.client is not None:
-            self._session.try_threshold(self._chosen_threshold())
+            self._session.preview_threshold(self._chosen_threshold())
 
     @property
-    def look(self) -> Look:
+    def look(self) -> DisplaySettings:
         """What is to be drawn, and how."""
         groups = frozenset(name for name, handle in self._groups.items() if handle.value)
-        return Look(groups, self._colour.value, self._points.value, self._images.value, self._names.value)
+        return DisplaySettings(groups, self._colour.value, self._points.value, self._images.value, self._names.value)
 
     def draw(self, state: State) -> None:
         """Bring what is written in step with a state."""
         _write(self._counts, counts(state))
-        _write(self._trial, trial(state))
-        _write(self._frame, about(state, self._pictures))
+        _write(self._preview, preview_text(state))
+        _write(self._frame, about(state, self._thumbnails))
         _write(self._message, state.message)
         if abs(self._chosen_threshold() - state.threshold) > 1e-9:
             self._threshold.value = round(state.threshold, 2)
@@ -111,14 +111,14 @@ def counts(state: State) -> str:
     return "**" + " · ".join([*parts, f"{SIGNS['suggested']} {len(state.decisions.suggested)} suggested"]) + "**"
 
 
-def trial(state: State) -> str:
-    """Say what a threshold that is tried out is good for."""
-    if not state.is_trial:
+def preview_text(state: State) -> str:
+    """Return the command that applies the preview threshold; empty if there is none."""
+    if not state.is_preview:
         return ""
     return f"Tried out, not written. To decide so: `ns-mtcm-filter --threshold {state.threshold:.2f}`"
 
 
-def about(state: State, pictures: Pictures) -> str:
+def about(state: State, thumbnails: ThumbnailCache) -> str:
     """Describe the frame looked at: pictures, why, and the numbers behind it."""
     frame = state.frame
     if frame is None or state.selected is None:
@@ -133,14 +133,14 @@ def about(state: State, pictures: Pictures) -> str:
         "",
         f"{SIGNS[verdict]} {verdict}{why} (decided by {frame.decided_by})",
         "",
-        _image(pictures, state.selected),
+        _image(thumbnails, state.selected),
     ]
     if other is not None:
         lines += [
             "",
             f"most at odds with {_plain(state.decisions.frames[other].file_path)}",
             "",
-            _image(pictures, other),
+            _image(thumbnails, other),
         ]
     rows = [("inconsistency", frame.inconsistency), *vars(frame.modality).items()]
     rows += [(name, float(values[state.selected])) for name, values in state.live.items()]
@@ -152,8 +152,8 @@ def _colourings(state: State) -> tuple[str, ...]:
     return (*_ALWAYS, *(name for name in ("weight", "residual") if name in state.live))
 
 
-def _image(pictures: Pictures, index: int) -> str:
-    data = pictures.jpeg(index, _SIDE)
+def _image(thumbnails: ThumbnailCache, index: int) -> str:
+    data = thumbnails.jpeg(index, _SIDE)
     if data is None:
         return "*(the image cannot be read)*"
     return f"![frame](data:image/jpeg;base64,{b64encode(data).decode('ascii')})"

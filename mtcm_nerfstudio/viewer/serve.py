@@ -10,12 +10,12 @@ import numpy as np
 from jaxtyping import Float
 
 from mtcm_nerfstudio import decisions as decisions_file
-from mtcm_nerfstudio.deciding import FilterResult, write_exports
-from mtcm_nerfstudio.viewer.pictures import Pictures
+from mtcm_nerfstudio.decision_files import FilterResult, write_exports
+from mtcm_nerfstudio.viewer.capture_scene import CaptureScene, build_scene
+from mtcm_nerfstudio.viewer.capture_viewer import CaptureViewer
 from mtcm_nerfstudio.viewer.session import Session
-from mtcm_nerfstudio.viewer.shown import Shown, shown
 from mtcm_nerfstudio.viewer.table.server import TableServer
-from mtcm_nerfstudio.viewer.viewing import Viewing
+from mtcm_nerfstudio.viewer.thumbnail_cache import ThumbnailCache
 
 _EYE = np.array([0.9, 1.2, 1.8])
 """Where a page stands at first, as a multiple of how far out the cameras are."""
@@ -33,7 +33,7 @@ class Served:
 
 
 @contextmanager
-def served(result: FilterResult, host: str = "127.0.0.1", port: int = 7020) -> Iterator[Served]:
+def serve_viewer(result: FilterResult, host: str = "127.0.0.1", port: int = 7020) -> Iterator[Served]:
     """Show a capture while this lasts.
 
     Args:
@@ -50,9 +50,9 @@ def served(result: FilterResult, host: str = "127.0.0.1", port: int = 7020) -> I
         result.output_dir / decisions_file.FILE_NAME,
         lambda decisions: write_exports(decisions, result.capture, result.output_dir),
     )
-    what = shown(result.capture)
-    pictures = Pictures(what.images)
-    table = TableServer(session, pictures, host, port, result.capture.name)
+    capture_scene = build_scene(result.capture)
+    thumbnails = ThumbnailCache(capture_scene.images)
+    table = TableServer(session, thumbnails, host, port, result.capture.name)
     with redirect_stdout(StringIO()):  # it would announce itself in a box of its own
         server: Any = viser.ViserServer(host=host, port=table.port + 1, verbose=False)
     try:
@@ -61,10 +61,10 @@ def served(result: FilterResult, host: str = "127.0.0.1", port: int = 7020) -> I
         )
         server.scene.set_up_direction("+y")
         server.scene.set_background_image(np.full((1, 1, 3), 24, dtype=np.uint8))
-        eye = first_eye(what)
+        eye = first_eye(capture_scene)
         server.on_client_connect(lambda client: _stand(client, eye))
-        viewing = Viewing(server, session, what, pictures)
-        table.start(server.get_port(), viewing.go_there, viewing.point_out)
+        viewing = CaptureViewer(server, session, capture_scene, thumbnails)
+        table.start(server.get_port(), viewing.fly_to_selected, viewing.point_out)
         try:
             yield Served(session, table.address, f"http://{table.shown_host}:{server.get_port()}")
         finally:
@@ -74,9 +74,9 @@ def served(result: FilterResult, host: str = "127.0.0.1", port: int = 7020) -> I
         server.stop()
 
 
-def first_eye(what: Shown) -> Float[np.ndarray, "3"]:
+def first_eye(capture_scene: CaptureScene) -> Float[np.ndarray, "3"]:
     """Return where a page stands at first: outside of most cameras, and above them."""
-    away = np.linalg.norm(what.claimed()[:, :3, 3], axis=1)
+    away = np.linalg.norm(capture_scene.claimed()[:, :3, 3], axis=1)
     return _EYE * (float(np.nanquantile(away, 0.9)) if np.isfinite(away).any() else 1.0)
 
 

@@ -1,4 +1,4 @@
-"""What everybody who looks at a capture shares: its decisions, the frame looked at, a threshold that is tried out.
+"""State shared by all pages of a viewer: decisions, selected frame, preview threshold.
 
 There is one session for a capture, whatever number of pages is open. It is told what people do, writes what they
 decide into the file at once, and tells its listeners that something changed.
@@ -42,7 +42,7 @@ class State:
         return None if self.selected is None else self.decisions.frames[self.selected]
 
     @property
-    def is_trial(self) -> bool:
+    def is_preview(self) -> bool:
         """Whether another threshold is tried out than the one that was decided by."""
         return self.threshold != self.decisions.threshold
 
@@ -103,7 +103,7 @@ class Session:
             self._selected = int(order[(place + by) % len(order)]) if place >= 0 or by > 0 else int(order[-1])
             self._message = ""
 
-    def try_threshold(self, threshold: float) -> None:
+    def preview_threshold(self, threshold: float) -> None:
         """Show what another threshold would keep; nothing is written."""
         with self._changing():
             self._threshold = threshold
@@ -147,7 +147,7 @@ class Session:
     def undo(self) -> None:
         """Take back the last decision of this session, to what stood before it."""
         with self._changing():
-            if not self._take_up():
+            if not self._reload():
                 return
             if not self._undo:
                 self._message = "Nothing to undo."
@@ -163,7 +163,7 @@ class Session:
             changed = [i for i, frame in enumerate(frames) if frame.file_path in before]
             self._selected = changed[0]
             one = frames[changed[0]]
-            told = f"{one.file_path}: back to what it was ({_said(one)})."
+            told = f"{one.file_path}: back to what it was ({_verdict_text(one)})."
             self._export_and_say(told if len(changed) == 1 else f"{len(changed)} frames: back to what they were.")
 
     def show_live(self, live: Mapping[str, Float[np.ndarray, " frame"]]) -> None:
@@ -181,16 +181,16 @@ class Session:
         if decisions_file.stamp(self.path) == self._stamp:
             return False
         with self._changing():
-            self._take_up()
+            self._reload()
         return True
 
     def _decide(self, kept: bool, some: tuple[int, ...]) -> bool:
         """Write a decision about frames; False, with a message, where that cannot be."""
-        if not self._take_up():
+        if not self._reload():
             return False
         before = tuple(self._decisions.frames[i] for i in some)
         try:
-            self._write(self._decisions.decided_by_person([frame.file_path for frame in before], kept))
+            self._write(self._decisions.override([frame.file_path for frame in before], kept))
         except (ValueError, OSError) as error:
             self._message = f"Nothing is decided: {error}."
             return False
@@ -199,10 +199,10 @@ class Session:
         self._export_and_say(f"{what}: {'kept' if kept else 'dropped'}, written to {self.path.name}.")
         return True
 
-    def _take_up(self) -> bool:
+    def _reload(self) -> bool:
         """Read what another program may have written since; False, with a message, where that cannot be taken up.
 
-        Nothing may be written then: it would overwrite what somebody else said.
+        Nothing may be written then: it would overwrite a newer decision.
         """
         stamp = decisions_file.stamp(self.path)
         if stamp == self._stamp:
@@ -252,7 +252,7 @@ class Session:
 
 
 class _Change:
-    """While this lasts, nobody else changes the session; after it, everybody hears of it."""
+    """Hold the lock of the session, and notify the listeners on exit."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -292,7 +292,7 @@ def worst_first(decisions: Decisions) -> Int[np.ndarray, " frame"]:
     return np.argsort([-frame.inconsistency for frame in decisions.frames], kind="stable")
 
 
-def _said(frame: FrameDecision) -> str:
+def _verdict_text(frame: FrameDecision) -> str:
     return f"{'kept' if frame.kept else f'dropped: {frame.reason}'}, by {frame.decided_by}"
 
 

@@ -22,9 +22,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
-from mtcm_nerfstudio.capture.poses import far_away
-from mtcm_nerfstudio.views.standing.look_at import angle_between
-from mtcm_nerfstudio.views.suggesting.candidates import Views, distances
+from mtcm_nerfstudio.geometry.poses import far_away
+from mtcm_nerfstudio.views.labels.look_at import angle_between
+from mtcm_nerfstudio.views.suggestion.candidate_poses import Views, distances
 
 _CELLS = 192
 _NEAR = 15.0
@@ -85,7 +85,7 @@ def diversity(
     frame = some & believed if (some & believed).sum() >= 2 else some
     if frame.sum() < 2:
         return {}
-    about = _About(Views.of(c2w[frame]))
+    about = _ViewSphere(Views.of(c2w[frame]))
     sets = {"all": c2w[some], "kept": c2w[some & kept]}
     if len(suggested):
         sets["kept + suggested"] = np.concatenate([c2w[some & kept], suggested])
@@ -93,7 +93,7 @@ def diversity(
     return {name: about.measure(poses, jerks.get(name, np.nan)) for name, poses in sets.items()}
 
 
-class _About:
+class _ViewSphere:
     """The view sphere that all sets are measured on."""
 
     def __init__(self, views: Views) -> None:
@@ -159,13 +159,13 @@ def table(found: dict[str, Diversity]) -> list[list[str]]:
     """Return a table with a heading, one row a number and one column a set."""
     rows = [["", *found]]
     for key, name in NAMES.items():
-        rows.append([name, *(_in_words(asdict(one)[key]) for one in found.values())])
+        rows.append([name, *(_format_value(asdict(one)[key]) for one in found.values())])
     return rows
 
 
-def _in_words(value: float | int | tuple[float, ...]) -> str:
+def _format_value(value: float | int | tuple[float, ...]) -> str:
     if isinstance(value, tuple):
-        return " / ".join(_in_words(one) for one in value)
+        return " / ".join(_format_value(one) for one in value)
     if isinstance(value, int):
         return str(value)
     return "–" if np.isnan(value) else f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"

@@ -8,8 +8,8 @@ import numpy as np
 from mtcm_nerfstudio.capture.capture import Capture
 from mtcm_nerfstudio.decisions import UNUSABLE, Decisions, FrameDecision
 from mtcm_nerfstudio.geometry.bearings import CAMERA_MODELS, has_bearings
-from mtcm_nerfstudio.views.coverage import holes
-from mtcm_nerfstudio.views.poses import believed_poses, used_poses
+from mtcm_nerfstudio.views.coverage import coverage_gaps
+from mtcm_nerfstudio.views.decision_poses import has_plausible_pose, used_poses
 
 
 def summary_lines(name: str, decisions: Decisions, notes: Sequence[str] = (), reused: bool = False) -> list[str]:
@@ -62,7 +62,7 @@ def warnings_of(decisions: Decisions, capture: Capture) -> tuple[str, ...]:
     if len(decisions.kept) < fewest <= sum(frame.reason not in UNUSABLE for frame in decisions.frames):
         out.append(f"Only {len(decisions.kept)} frames are left, fewer than the {fewest} of --min-frames.")
     kept = np.array([frame.kept for frame in decisions.frames])
-    for hole in holes(used_poses(capture, decisions), kept, believed_poses(decisions)):
+    for hole in coverage_gaps(used_poses(capture, decisions), kept, has_plausible_pose(decisions)):
         span = names[hole.first] if hole.first == hole.last else f"{names[hole.first]} to {names[hole.last]}"
         out.append(
             f"Without {span} a part of the subject is seen from far off only: the nearest kept frame looks "

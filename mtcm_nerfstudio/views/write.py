@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mtcm_nerfstudio.decisions import Decisions, FrameDecision, write_text_atomically
-from mtcm_nerfstudio.views.poses import suggested_poses
+from mtcm_nerfstudio.views.decision_poses import suggested_poses
 
 KEPT = "filtered_images.txt"
 EMBEDDINGS = "pose_embeddings.npy"

@@ -1,7 +1,7 @@
 """Corruptions that the benchmarks judge with: made in other ways than those in training, to keep the figures honest.
 
-``mtcm_nerfstudio.capture.faults`` makes the corruptions that the checkpoint is trained with. Nothing here imports it
-and nothing there imports this: what a method learned by heart about the training's blur kernels, exposure tables and
+``mtcm_nerfstudio.capture.corruptions`` makes the corruptions that the checkpoint is trained with. Nothing here imports
+it and nothing there imports this: what a method learned by heart about the training's blur kernels, exposure tables and
 painted occluders does not help it here. Light is sRGB-decoded, cameras shake along curves or turn, apertures are
 polygons, exposure passes through a camera's response and its sensor's noise, and occluders are made of photos that
 scikit-image ships with. Sizes are shares of the image's longer side or of the capture's spread.

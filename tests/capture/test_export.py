@@ -20,14 +20,15 @@ from tiny_capture import (
     write_transforms,
 )
 
-from mtcm_nerfstudio.capture.capture import Capture, Intrinsics
+from mtcm_nerfstudio.capture.capture import Capture
 from mtcm_nerfstudio.capture.colmap import model_c2w
-from mtcm_nerfstudio.capture.poses import rotation_angle_degrees
 from mtcm_nerfstudio.capture.read import read_capture
-from mtcm_nerfstudio.capture.world import fit_world, world_from_meta
 from mtcm_nerfstudio.capture.writing.export import export_capture, exported_names
 from mtcm_nerfstudio.capture.writing.files import colmap_camera
 from mtcm_nerfstudio.decisions import Decisions, FrameDecision
+from mtcm_nerfstudio.geometry.intrinsics import Intrinsics
+from mtcm_nerfstudio.geometry.poses import rotation_angle_degrees
+from mtcm_nerfstudio.geometry.sim3 import estimate_sim3, sim3_from_meta
 
 COUNT = 6
 
@@ -393,26 +394,26 @@ def test_the_world_is_found_whatever_moved_it_and_some_poses_spoiled(seed: int, 
     seen = similarity.move(poses)
     rng = np.random.default_rng(seed)
     seen[:spoiled, :3, 3] += rng.normal(size=(spoiled, 3)) * similarity.scale
-    world = fit_world(poses, seen)
-    assert world is not None
-    np.testing.assert_allclose(world.scale, similarity.scale, rtol=1e-6)
-    assert rotation_angle_degrees(world.rotation[None], similarity.rotation[None])[0] < 1e-5
+    sim3 = estimate_sim3(poses, seen)
+    assert sim3 is not None
+    np.testing.assert_allclose(sim3.scale, similarity.scale, rtol=1e-6)
+    assert rotation_angle_degrees(sim3.rotation[None], similarity.rotation[None])[0] < 1e-5
     moved = similarity.move(poses)
-    np.testing.assert_allclose(world.to_capture(poses), moved, atol=1e-5 * similarity.scale)
-    np.testing.assert_allclose(world.to_model(moved[5]), poses[5], atol=1e-5)
+    np.testing.assert_allclose(sim3.to_capture(poses), moved, atol=1e-5 * similarity.scale)
+    np.testing.assert_allclose(sim3.to_model(moved[5]), poses[5], atol=1e-5)
 
 
 def test_unrelated_poses_have_no_common_world() -> None:
     rng = np.random.default_rng(0)
-    assert fit_world(orbit(12), random_similarity(1).move(orbit(12))[rng.permutation(12)]) is None
+    assert estimate_sim3(orbit(12), random_similarity(1).move(orbit(12))[rng.permutation(12)]) is None
 
 
 def test_the_noted_transform_is_the_world() -> None:
     applied = np.array([[0, 1, 0, 0.5], [0, 0, 1, 0], [1, 0, 0, 0]])
-    world = world_from_meta({"applied_transform": applied.tolist(), "applied_scale": 2.0})
+    sim3 = sim3_from_meta({"applied_transform": applied.tolist(), "applied_scale": 2.0})
     pose = orbit(3)[1]
     expected = np.vstack([applied, [0, 0, 0, 1]]) @ pose
-    np.testing.assert_allclose(world.to_capture(pose[None])[0, :3, 3], 2.0 * expected[:3, 3])
+    np.testing.assert_allclose(sim3.to_capture(pose[None])[0, :3, 3], 2.0 * expected[:3, 3])
 
 
 @settings(deadline=None)

@@ -11,22 +11,22 @@ from PIL import ExifTags, Image
 from red_subject import RedIsTheSubject
 from textured_corner import FOCAL, HEIGHT, WIDTH, render, walk, write_photos
 
-from mtcm_nerfstudio.capture.process.apart import count_rows, reconstruct_apart
-from mtcm_nerfstudio.capture.process.photos import Photo, find_photos
-from mtcm_nerfstudio.capture.process.process import Processed, ProcessSettings, chosen_matching, process
+from mtcm_nerfstudio.capture.process.input_images import InputImage, find_input_images
+from mtcm_nerfstudio.capture.process.process_data import ProcessResult, ProcessSettings, chosen_matching, process
+from mtcm_nerfstudio.capture.process.process_summary import summary
 from mtcm_nerfstudio.capture.process.sfm import (
     Job,
-    Mapped,
+    MappingResult,
     camera_groups,
     number_of_pairs,
     reconstruct,
     sequential_pairings,
 )
-from mtcm_nerfstudio.capture.process.summary import summary
-from mtcm_nerfstudio.capture.process.workspace import Pictures
+from mtcm_nerfstudio.capture.process.subprocess_runner import count_rows, reconstruct_in_subprocess
+from mtcm_nerfstudio.capture.process.workspace import InputImages
 from mtcm_nerfstudio.capture.read import read_capture
-from mtcm_nerfstudio.capture.world import agree, fit_world
 from mtcm_nerfstudio.capture.writing.files import link_or_copy
+from mtcm_nerfstudio.geometry.sim3 import agree, estimate_sim3
 
 QUICK = ProcessSettings(max_features=300, camera_model="SIMPLE_PINHOLE", threads=2)
 NAMES = [f"Küche 1/bild {i}.jpg" for i in (1, 2, 9, 10, 11)]
@@ -60,7 +60,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def posed(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Processed, list[tuple], str]:
+def posed(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[ProcessResult, list[tuple], str]:
     """The photos posed once, what was reported, and a digest of the originals before."""
     before = digest_of(photos)
     told: list[tuple] = []
@@ -78,9 +78,9 @@ def test_the_poses_are_those_of_the_walk(posed) -> None:
     """Against the poses that the pictures were drawn from, up to the world's similarity transform."""
     capture = read_capture(posed[0].output_dir)
     poses = np.array([frame.c2w for frame in capture.frames])
-    world = fit_world(walk(len(NAMES)), poses)
-    assert world is not None
-    assert agree(world.to_capture(walk(len(NAMES))), poses, degrees=1.0, share=0.03).all()
+    sim3 = estimate_sim3(walk(len(NAMES)), poses)
+    assert sim3 is not None
+    assert agree(sim3.to_capture(walk(len(NAMES))), poses, degrees=1.0, share=0.03).all()
     intrinsics = capture.frames[0].intrinsics
     assert intrinsics is not None
     assert intrinsics.fl_x == pytest.approx(FOCAL, rel=0.03)
@@ -90,7 +90,7 @@ def test_what_has_no_pose_is_named(posed) -> None:
     processed = posed[0]
     assert processed.mapped.registered == tuple(sorted(NAMES))
     assert processed.unregistered == ("elsewhere.jpg",)
-    assert processed.pictures.unreadable == ("broken.jpg",)
+    assert processed.input_images.unreadable == ("broken.jpg",)
     text = "\n".join(summary(processed))
     assert "COLMAP posed 5 of 6 images" in text
     assert "Unreadable, left out: broken.jpg." in text
@@ -239,14 +239,14 @@ def test_colmap_that_dies_is_one_line_with_its_stage_and_log(photos: Path, tmp_p
             child.kill()
 
     with pytest.raises(ValueError, match=r"COLMAP failed during features .*log\.txt") as error:
-        reconstruct_apart(job(photos, tmp_path / "work"), kill)
+        reconstruct_in_subprocess(job(photos, tmp_path / "work"), kill)
     assert "\n" not in str(error.value)
 
 
 def test_colmap_that_fails_says_why(tmp_path: Path) -> None:
     (tmp_path / "work" / "database.db").mkdir(parents=True)
     with pytest.raises(ValueError, match="COLMAP failed during features"):
-        reconstruct_apart(job(tmp_path / "nowhere", tmp_path / "work"), nothing)
+        reconstruct_in_subprocess(job(tmp_path / "nowhere", tmp_path / "work"), nothing)
 
 
 def test_pictures_with_nothing_in_common_give_no_model(tmp_path: Path) -> None:
@@ -277,7 +277,12 @@ def test_pairs_are_counted_as_colmap_makes_them(tmp_path: Path) -> None:
 
 
 def test_cameras_are_shared_by_photos_that_can_come_from_one() -> None:
-    taken = [Photo("a", 40, 30), Photo("b", 30, 40), Photo("c", 40, 30), Photo("d", 40, 30, focal_over_diagonal=2.0)]
+    taken = [
+        InputImage("a", 40, 30),
+        InputImage("b", 30, 40),
+        InputImage("c", 40, 30),
+        InputImage("d", 40, 30, focal_over_diagonal=2.0),
+    ]
     assert camera_groups([(photo.name, photo.camera_key) for photo in taken]) == (("a", "c"), ("b",), ("d",))
 
 
@@ -293,9 +298,9 @@ def test_matching_goes_by_the_number_and_the_order_of_names() -> None:
 
 
 def test_few_registered_images_are_said_plainly_with_advice(tmp_path: Path) -> None:
-    taken = tuple(Photo(f"{i:02d}.jpg", 8, 8) for i in range(29))
-    mapped = Mapped(("03.jpg", "04.jpg"), 43, 21.5, 0.29, (2, 2), patient=True)
-    text = "\n".join(summary(Processed(tmp_path, Pictures(taken), "sequential", mapped)))
+    taken = tuple(InputImage(f"{i:02d}.jpg", 8, 8) for i in range(29))
+    mapped = MappingResult(("03.jpg", "04.jpg"), 43, 21.5, 0.29, (2, 2), patient=True)
+    text = "\n".join(summary(ProcessResult(tmp_path, InputImages(taken), "sequential", mapped)))
     assert "COLMAP posed 2 of 29 images" in text
     assert "No pose for 27 of 29: 00.jpg, 01.jpg, 02.jpg, 05.jpg" in text
     assert "and 7 more" in text
@@ -305,9 +310,9 @@ def test_few_registered_images_are_said_plainly_with_advice(tmp_path: Path) -> N
 
 
 def test_a_whole_capture_has_no_advice(tmp_path: Path) -> None:
-    taken = tuple(Photo(f"{i}.jpg", 8, 8) for i in range(10))
-    mapped = Mapped(tuple(photo.name for photo in taken), 900, 300.0, 0.5, (10,), patient=False)
-    assert len(summary(Processed(tmp_path, Pictures(taken), "exhaustive", mapped))) == 1
+    taken = tuple(InputImage(f"{i}.jpg", 8, 8) for i in range(10))
+    mapped = MappingResult(tuple(photo.name for photo in taken), 900, 300.0, 0.5, (10,), patient=False)
+    assert len(summary(ProcessResult(tmp_path, InputImages(taken), "exhaustive", mapped))) == 1
 
 
 @pytest.mark.parametrize(
@@ -338,14 +343,14 @@ def test_a_folder_of_somebody_elses_is_not_written_to(tmp_path: Path) -> None:
 
 def test_an_output_folder_among_the_photos_is_not_read_as_photos(tmp_path: Path) -> None:
     write_photos(tmp_path, ["b 10.jpg", "b 2.jpg", "posed/images/b 2.jpg"])
-    found = find_photos(tmp_path, leave_out=tmp_path / "posed")
+    found = find_input_images(tmp_path, leave_out=tmp_path / "posed")
     assert [path.name for path in found] == ["b 2.jpg", "b 10.jpg"]
 
 
 def test_photos_that_need_a_decoder_are_named(tmp_path: Path) -> None:
     (tmp_path / "IMG_1.HEIC").write_bytes(b"heic")
     with pytest.raises(FileNotFoundError, match=r"no photos in it .*convert IMG_1\.HEIC"):
-        find_photos(tmp_path, leave_out=tmp_path / "out")
+        find_input_images(tmp_path, leave_out=tmp_path / "out")
 
 
 @pytest.mark.parametrize("readable", [0, 1])
@@ -389,6 +394,6 @@ def test_a_video_becomes_a_capture_with_its_times(tmp_path: Path) -> None:
 def test_real_photos(tmp_path: Path, shared_captures: Path, name: str, least: int, of: int) -> None:
     """COLMAP's usual settings pose 2 or 3 of lund's 29; the patient ones nearly all."""
     processed = process(shared_captures / name, tmp_path / "out", ProcessSettings(max_image_size=640))
-    assert len(processed.pictures.photos) == of
+    assert len(processed.input_images.photos) == of
     assert len(processed.mapped.registered) >= least
     assert len(read_capture(tmp_path / "out")) == len(processed.mapped.registered)

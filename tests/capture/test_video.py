@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from mtcm_nerfstudio.capture.process.video import extract_frames, frame_times, spread
+from mtcm_nerfstudio.capture.process.video import extract_frames, frame_times, sample_times
 
 WIDTH, HEIGHT = 64, 48
 TIMES_MS = (0, 40, 80, 120, 500, 540, 580, 2000, 2040, 2500)
@@ -119,7 +119,7 @@ def test_chosen_frames_are_in_order_few_enough_and_begin_with_the_first(
     gaps: list[float], max_frames: int, fps: float | None
 ) -> None:
     times = np.cumsum([0.0, *gaps]).tolist()
-    chosen = spread(times, max_frames, fps)
+    chosen = sample_times(times, max_frames, fps)
     assert chosen[0] == 0
     assert len(chosen) <= max_frames
     assert chosen == sorted(set(chosen))

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from evidence_walk import PINHOLE, matched_points
 
-from mtcm_nerfstudio.capture.faults import IMAGE_FAULTS, Fault, FaultKind
-from mtcm_nerfstudio.consistency.evidence import EvidenceInput
-from mtcm_nerfstudio.consistency.training.capture import TrainingCapture
-from mtcm_nerfstudio.consistency.training.corrupted import CorruptedCapture
+from mtcm_nerfstudio.capture.corruptions import IMAGE_FAULTS, Fault, FaultKind
+from mtcm_nerfstudio.consistency.evidence_encoder import EvidenceInput
+from mtcm_nerfstudio.consistency.training.corrupted_captures import CorruptedCapture
+from mtcm_nerfstudio.consistency.training.training_capture import TrainingCapture
 from mtcm_nerfstudio.consistency.transformer_model import ModelConfig
 from mtcm_nerfstudio.evidence.keypoints import NO_KEYPOINTS
 from mtcm_nerfstudio.evidence.matching import NO_MATCHES

@@ -10,7 +10,7 @@ from consistency.synthetic import SMALL, capture, random_evidence, random_inputs
 from sklearn.ensemble import ExtraTreesClassifier
 
 from mtcm_nerfstudio.consistency.checkpoint import CheckpointCard, load_checkpoint, save_checkpoint
-from mtcm_nerfstudio.consistency.evidence import EvidenceInput
+from mtcm_nerfstudio.consistency.evidence_encoder import EvidenceInput
 from mtcm_nerfstudio.consistency.forest import LARGEST_LOGIT, Forest, ForestConfig, _as_arrays, fit_forest
 from mtcm_nerfstudio.consistency.losses import IGNORED
 from mtcm_nerfstudio.consistency.training.batch import Example

@@ -12,8 +12,8 @@ from mtcm_nerfstudio.consistency.checkpoint import CheckpointCard
 from mtcm_nerfstudio.consistency.forest import ForestConfig, fit_forest
 from mtcm_nerfstudio.consistency.score import MODEL_REASONS, read_tokens, score_frames, windows
 from mtcm_nerfstudio.consistency.transformer_model import REASONS, ConsistencyTransformer, ModelConfig
+from mtcm_nerfstudio.evidence.frame_numbers import Evidence
 from mtcm_nerfstudio.evidence.number_names import FRAME_NUMBERS, PAIR_NUMBERS
-from mtcm_nerfstudio.evidence.numbers import Evidence
 from mtcm_nerfstudio.evidence.pair_table import CELLS
 from mtcm_nerfstudio.tokens.tokens import RawFeatures, assemble_tokens
 

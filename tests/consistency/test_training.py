@@ -26,16 +26,16 @@ from mtcm_nerfstudio.consistency.training.calibration import (
     fit_calibration,
     held_out_frames,
 )
-from mtcm_nerfstudio.consistency.training.capture import completeness, missing_names, training_capture
-from mtcm_nerfstudio.consistency.training.corrupted import (
+from mtcm_nerfstudio.consistency.training.corrupt_sequence import IMAGE, POSE, FaultConfig, corrupt_sequence
+from mtcm_nerfstudio.consistency.training.corrupted_captures import (
     PLAN,
     CorruptedCapture,
     OriginalCapture,
     corrupted_copy,
     original_capture,
 )
-from mtcm_nerfstudio.consistency.training.faults import IMAGE, POSE, FaultConfig, spoil
-from mtcm_nerfstudio.consistency.training.report import read_capture_once, shown_frames, write_report
+from mtcm_nerfstudio.consistency.training.training_capture import completeness, missing_names, training_capture
+from mtcm_nerfstudio.consistency.training.training_plots import read_capture_once, shown_frames, write_report
 from mtcm_nerfstudio.consistency.transformer_dataset import DatasetConfig
 from mtcm_nerfstudio.consistency.transformer_model import REASONS
 from mtcm_nerfstudio.decisions import Decisions, FrameDecision
@@ -155,10 +155,10 @@ def test_frames_that_are_faulty_as_they_came_are_labelled_in_every_variant() -> 
     known = replace(plain, natural=natural)
     for faulty in (False, True):
         config = FaultConfig(kinds=("pose_10",), largest_share=0.0, moved_in_time=0.0)
-        spoiled = spoil(known.with_copy(0), [], config, np.random.default_rng(0), faulty=faulty)
-        assert np.flatnonzero(spoiled.replaced[:, IMAGE]).tolist() == [3]
-        assert 7 in np.flatnonzero(spoiled.replaced[:, POSE]) and spoiled.reason[3] == REASONS.index("blur")
-        assert spoiled.reason[7] == REASONS.index("pose") and spoiled.reason[0] in (IGNORED, REASONS.index("pose"))
+        corrupted = corrupt_sequence(known.with_copy(0), [], config, np.random.default_rng(0), faulty=faulty)
+        assert np.flatnonzero(corrupted.replaced[:, IMAGE]).tolist() == [3]
+        assert 7 in np.flatnonzero(corrupted.replaced[:, POSE]) and corrupted.reason[3] == REASONS.index("blur")
+        assert corrupted.reason[7] == REASONS.index("pose") and corrupted.reason[0] in (IGNORED, REASONS.index("pose"))
     part = known.subset(np.array([7, 0, 3]))
     assert part.natural == ("pose", None, "blur") and len(part.copies) == len(plain.copies)
     assert not plain.subset(np.array([1, 2])).natural

@@ -9,10 +9,18 @@ from consistency.synthetic import capture
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtcm_nerfstudio.capture.faults import FAULT_KINDS, POSE_FAULTS, REASON_OF, FaultKind
+from mtcm_nerfstudio.capture.corruptions import FAULT_KINDS, POSE_FAULTS, REASON_OF, FaultKind
 from mtcm_nerfstudio.consistency.losses import IGNORED
-from mtcm_nerfstudio.consistency.training.capture import TrainingCapture
-from mtcm_nerfstudio.consistency.training.faults import IMAGE, POSE, TIME, FaultConfig, draw_copy, move_in_time, spoil
+from mtcm_nerfstudio.consistency.training.corrupt_sequence import (
+    IMAGE,
+    POSE,
+    TIME,
+    FaultConfig,
+    corrupt_sequence,
+    draw_copy,
+    move_in_time,
+)
+from mtcm_nerfstudio.consistency.training.training_capture import TrainingCapture
 from mtcm_nerfstudio.consistency.transformer_dataset import (
     DatasetConfig,
     draw_masks,
@@ -81,39 +89,39 @@ def test_labels_say_what_was_done(kind: FaultKind) -> None:
     real = CAPTURES[0].with_copy(copy_of(CAPTURES[0], kind))
     any_changed = False
     for seed in range(8):
-        spoiled = spoil(real, CAPTURES[1:], config, np.random.default_rng(seed))
-        pose_changed = (spoiled.capture.raw.c2w != real.raw.c2w).any(axis=(1, 2))
-        image_changed = (spoiled.capture.raw.embeddings != real.raw.embeddings).any(axis=1)
-        assert np.array_equal(spoiled.replaced[:, POSE], pose_changed)
-        assert np.array_equal(spoiled.replaced[:, IMAGE], image_changed)
+        corrupted = corrupt_sequence(real, CAPTURES[1:], config, np.random.default_rng(seed))
+        pose_changed = (corrupted.capture.raw.c2w != real.raw.c2w).any(axis=(1, 2))
+        image_changed = (corrupted.capture.raw.embeddings != real.raw.embeddings).any(axis=1)
+        assert np.array_equal(corrupted.replaced[:, POSE], pose_changed)
+        assert np.array_equal(corrupted.replaced[:, IMAGE], image_changed)
         any_changed |= (pose_changed if kind in POSE_FAULTS else image_changed).any()
         assert not (image_changed if kind in POSE_FAULTS else pose_changed).any()
         changed = pose_changed | image_changed
-        assert set(spoiled.reason[changed]) <= {REASONS.index(REASON_OF[kind])}
-        assert set(spoiled.reason[~changed]) == {IGNORED}
+        assert set(corrupted.reason[changed]) <= {REASONS.index(REASON_OF[kind])}
+        assert set(corrupted.reason[~changed]) == {IGNORED}
     assert any_changed
 
 
 def test_poses_are_made_wrong_in_copies_with_corrupted_images_too() -> None:
     config = FaultConfig(largest_share=0.4, pose_share=1.0, moved_in_time=0.0)
     real = CAPTURES[0].with_copy(copy_of(CAPTURES[0], "defocus"))
-    drawn = [spoil(real, [], config, np.random.default_rng(seed)) for seed in range(6)]
-    assert any(spoiled.replaced[:, POSE].any() for spoiled in drawn)
-    assert all(spoiled.replaced[:, IMAGE].any() for spoiled in drawn)
-    for spoiled in drawn:
-        both = spoiled.replaced[:, POSE] & spoiled.replaced[:, IMAGE]
-        assert set(spoiled.reason[both]) <= {REASONS.index("blur")}
+    drawn = [corrupt_sequence(real, [], config, np.random.default_rng(seed)) for seed in range(6)]
+    assert any(corrupted.replaced[:, POSE].any() for corrupted in drawn)
+    assert all(corrupted.replaced[:, IMAGE].any() for corrupted in drawn)
+    for corrupted in drawn:
+        both = corrupted.replaced[:, POSE] & corrupted.replaced[:, IMAGE]
+        assert set(corrupted.reason[both]) <= {REASONS.index("blur")}
 
 
 def test_foreign_embeddings_come_from_the_others_where_there_are_no_copies() -> None:
     config = FaultConfig(kinds=("foreign",), moved_in_time=0.0)
     lone = replace(CAPTURES[0], copies=())
-    spoiled = spoil(lone, CAPTURES[1:], config, np.random.default_rng(1))
+    corrupted = corrupt_sequence(lone, CAPTURES[1:], config, np.random.default_rng(1))
     lent = np.concatenate([other.raw.embeddings for other in CAPTURES[1:]])
-    assert spoiled.replaced[:, IMAGE].any()
-    for i in np.flatnonzero(spoiled.replaced[:, IMAGE]):
-        assert (lent == spoiled.capture.raw.embeddings[i]).all(axis=1).any()
-    assert not spoil(lone, [], config, np.random.default_rng(1)).replaced.any()
+    assert corrupted.replaced[:, IMAGE].any()
+    for i in np.flatnonzero(corrupted.replaced[:, IMAGE]):
+        assert (lent == corrupted.capture.raw.embeddings[i]).all(axis=1).any()
+    assert not corrupt_sequence(lone, [], config, np.random.default_rng(1)).replaced.any()
 
 
 def test_some_variants_are_clean_and_most_are_of_a_copy_with_corrupted_images() -> None:
@@ -122,23 +130,23 @@ def test_some_variants_are_clean_and_most_are_of_a_copy_with_corrupted_images() 
     assert 0.4 < np.mean([number > 0 for number, _ in drawn]) < 0.8
     only = [draw_copy(CAPTURES[0], FaultConfig(kinds=("exposure",)), np.random.default_rng(s))[0] for s in range(50)]
     assert set(only) <= {0, copy_of(CAPTURES[0], "exposure")}
-    assert not spoil(CAPTURES[0], [], FaultConfig(), np.random.default_rng(0), faulty=False).replaced.any()
+    assert not corrupt_sequence(CAPTURES[0], [], FaultConfig(), np.random.default_rng(0), faulty=False).replaced.any()
 
 
 def test_evidence_is_that_of_the_poses_as_they_are_claimed() -> None:
     config = FaultConfig(largest_share=0.2, kinds=("pose_10",), pose_share=1.0, moved_in_time=0.0)
-    spoiled = spoil(CAPTURES[0].with_copy(0), [], config, np.random.default_rng(2))
-    wrong = spoiled.replaced[:, POSE]
-    evidence = evidence_of(spoiled.capture, assemble_tokens(spoiled.capture.raw))
+    corrupted = corrupt_sequence(CAPTURES[0].with_copy(0), [], config, np.random.default_rng(2))
+    wrong = corrupted.replaced[:, POSE]
+    evidence = evidence_of(corrupted.capture, assemble_tokens(corrupted.capture.raw))
     assert evidence is not None and wrong.any()
     assert evidence.number("support")[wrong].max() < evidence.number("support")[~wrong].min()
-    mirror = replace(spoiled.capture.raw, c2w=mirrored(spoiled.capture.raw.c2w))
-    copies = tuple(replace(copy, table=copy.table.mirrored()) for copy in spoiled.capture.copies)
-    turned = replace(spoiled.capture, raw=mirror, copies=copies)
+    mirror = replace(corrupted.capture.raw, c2w=mirrored(corrupted.capture.raw.c2w))
+    copies = tuple(replace(copy, table=copy.table.mirrored()) for copy in corrupted.capture.copies)
+    turned = replace(corrupted.capture, raw=mirror, copies=copies)
     again = evidence_of(turned, assemble_tokens(turned.raw))
     assert again is not None
     np.testing.assert_allclose(again.frames, evidence.frames, atol=1e-5)
-    assert evidence_of(replace(spoiled.capture, copies=()), assemble_tokens(spoiled.capture.raw)) is None
+    assert evidence_of(replace(corrupted.capture, copies=()), assemble_tokens(corrupted.capture.raw)) is None
 
 
 def test_frames_moved_in_time_keep_the_times_in_order() -> None:
@@ -147,8 +155,10 @@ def test_frames_moved_in_time_keep_the_times_in_order() -> None:
     assert np.array_equal(moved.raw.timestamps, CAPTURES[0].raw.timestamps)
     assert np.array_equal((moved.raw.c2w != CAPTURES[0].raw.c2w).any(axis=(1, 2)), flags)
     rng = np.random.default_rng(0)
-    spoiled = spoil(CAPTURES[0], [], FaultConfig(clean_share=0.0, kinds=("pose_10",), moved_in_time=0.5), rng)
-    assert spoiled.replaced[:, TIME].any()
+    corrupted = corrupt_sequence(
+        CAPTURES[0], [], FaultConfig(clean_share=0.0, kinds=("pose_10",), moved_in_time=0.5), rng
+    )
+    assert corrupted.replaced[:, TIME].any()
 
 
 def test_being_out_of_order_alone_is_no_inconsistency() -> None:

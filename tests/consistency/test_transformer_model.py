@@ -8,15 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtcm_nerfstudio.consistency.encoder import positional_encoding
-from mtcm_nerfstudio.consistency.evidence import evidence_input
+from mtcm_nerfstudio.consistency.evidence_encoder import evidence_input
 from mtcm_nerfstudio.consistency.transformer_model import (
     ConsistencyTransformer,
     ModelConfig,
     ModelOutput,
     last_true,
 )
+from mtcm_nerfstudio.evidence.frame_numbers import Evidence
 from mtcm_nerfstudio.evidence.number_names import FRAME_NUMBERS, PAIR_NUMBERS
-from mtcm_nerfstudio.evidence.numbers import Evidence
 from mtcm_nerfstudio.evidence.pair_table import CELLS
 from mtcm_nerfstudio.tokens.tokens import PART_OF_ENTRY, POSE
 

@@ -4,7 +4,7 @@ import pytest
 from evidence_walk import frames_of, matched
 
 from mtcm_nerfstudio.capture.capture import Frame
-from mtcm_nerfstudio.evidence.collect import MatchedCapture
+from mtcm_nerfstudio.evidence.match_capture import MatchedCapture
 from mtcm_nerfstudio.tokens.cache import Cache
 
 COUNT = 12

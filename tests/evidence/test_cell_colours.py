@@ -10,9 +10,9 @@ from evidence_walk import matched, with_image
 from PIL import Image
 
 from mtcm_nerfstudio.evidence.cell_colours import unmatched_colour
-from mtcm_nerfstudio.evidence.collect import MatchedCapture
 from mtcm_nerfstudio.evidence.content import largest_block
 from mtcm_nerfstudio.evidence.keypoints import GRID, LONGER_SIDE
+from mtcm_nerfstudio.evidence.match_capture import MatchedCapture
 from mtcm_nerfstudio.evidence.pair_table import CELLS, pair_table
 
 BLOCK = (slice(60, 200), slice(90, 240))

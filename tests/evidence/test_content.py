@@ -7,9 +7,9 @@ import pytest
 from evidence_walk import in_own_unit, matched, poses_of, with_image
 from PIL import Image
 
-from mtcm_nerfstudio.evidence.collect import MatchedCapture
 from mtcm_nerfstudio.evidence.content import Content, compare_content, largest_block
 from mtcm_nerfstudio.evidence.keypoints import GRID
+from mtcm_nerfstudio.evidence.match_capture import MatchedCapture
 from mtcm_nerfstudio.evidence.pair_table import CELLS, pair_table
 from mtcm_nerfstudio.geometry.epipolar import (
     EPIPOLAR_INLIER_THRESHOLD,

@@ -8,9 +8,8 @@ import torch
 from evidence_walk import INTRINSICS
 from textured_corner import render, walk
 
-from mtcm_nerfstudio.capture.capture import Intrinsics
-from mtcm_nerfstudio.evidence.collect import FrameFeatures
 from mtcm_nerfstudio.evidence.keypoints import NO_KEYPOINTS, keypoints_of
+from mtcm_nerfstudio.evidence.match_capture import FrameFeatures
 from mtcm_nerfstudio.evidence.matching import (
     FEWEST,
     NO_MATCHES,
@@ -21,6 +20,7 @@ from mtcm_nerfstudio.evidence.matching import (
     unit_descriptors,
 )
 from mtcm_nerfstudio.geometry.bearings import pixels_from_bearings
+from mtcm_nerfstudio.geometry.intrinsics import Intrinsics
 
 FISHEYE = Intrinsics("OPENCV_FISHEYE", 1000, 1000, 300.0, 300.0, 500.0, 500.0)
 PERSPECTIVE = Intrinsics("PINHOLE", 1000, 1000, 450.0, 450.0, 500.0, 500.0)

@@ -34,8 +34,8 @@ def test_each_end_of_a_pair_counts_for_its_own_frame():
     assert graph.largest(values).tolist() == [1.0, 5.0, -5.0, 0.0]
     assert graph.largest(values, 2).tolist() == [1.0, -1.0, -5.0, 0.0]
     assert graph.median(values, np.array([[1.0, 3.0], [1.0, 1.0]])).tolist() == [1.0, -1.0, -5.0, 0.0]
-    assert graph.of_partner(np.array([7.0, 8.0, 9.0, 0.0])).tolist() == [[8.0, 7.0], [9.0, 8.0]]
-    assert graph.above_partner(np.array([7.0, 8.0, 9.0, 0.0])).tolist() == [[-1.0, 1.0], [-1.0, 1.0]]
+    assert graph.of_other(np.array([7.0, 8.0, 9.0, 0.0])).tolist() == [[8.0, 7.0], [9.0, 8.0]]
+    assert graph.minus_other(np.array([7.0, 8.0, 9.0, 0.0])).tolist() == [[-1.0, 1.0], [-1.0, 1.0]]
 
 
 @given(st.integers(0, 10_000))

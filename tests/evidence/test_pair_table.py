@@ -8,7 +8,6 @@ from evidence_walk import PINHOLE
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtcm_nerfstudio.capture.capture import Intrinsics
 from mtcm_nerfstudio.evidence.keypoints import GLOBAL_STATISTICS, GRID, NO_KEYPOINTS, FrameKeypoints
 from mtcm_nerfstudio.evidence.matching import NO_MATCHES, PairMatches
 from mtcm_nerfstudio.evidence.pair_table import (
@@ -21,6 +20,7 @@ from mtcm_nerfstudio.evidence.pair_table import (
     summarise_pair,
 )
 from mtcm_nerfstudio.geometry.bearings import bearings_from_pixels
+from mtcm_nerfstudio.geometry.intrinsics import Intrinsics
 
 COUNT = 8
 OF_PAIRS = [field.name for field in fields(PairTable) if field.name not in ("frames", "pairs")]

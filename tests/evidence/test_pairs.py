@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_capture import orbit
 
-from mtcm_nerfstudio.capture.poses import capture_frame
 from mtcm_nerfstudio.evidence.pairs import DEFAULT_PAIRS, PairSettings, select_pairs
 from mtcm_nerfstudio.geometry.epipolar import small_motion
+from mtcm_nerfstudio.geometry.poses import canonical_frame
 from mtcm_nerfstudio.tokens.embedders import EMBEDDING_DIM
 
 ONLY_TIME = PairSettings(in_time=3, in_pose=0, in_embedding=0)
@@ -30,7 +30,7 @@ def every(count: int) -> np.ndarray:
 
 
 def in_own_unit(c2w: np.ndarray) -> np.ndarray:
-    return capture_frame(c2w).to_capture(c2w)
+    return canonical_frame(c2w).to_capture(c2w)
 
 
 def test_pairs_are_sorted_and_each_comes_once_the_earlier_frame_first():

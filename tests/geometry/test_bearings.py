@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtcm_nerfstudio.capture.capture import Intrinsics
 from mtcm_nerfstudio.geometry.bearings import (
     CAMERA_MODELS,
     bearings_from_pixels,
@@ -18,6 +17,7 @@ from mtcm_nerfstudio.geometry.bearings import (
     pixels_per_radian,
     widest_angle,
 )
+from mtcm_nerfstudio.geometry.intrinsics import Intrinsics
 
 PLAIN = Intrinsics("PINHOLE", 1200, 900, 850.0, 840.0, 610.0, 445.0)
 COEFFICIENTS = {

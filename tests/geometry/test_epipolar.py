@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 from tiny_capture import look_at, orbit
 
-from mtcm_nerfstudio.capture.capture import Intrinsics
 from mtcm_nerfstudio.evidence.matching import _inliers_of_bearings
 from mtcm_nerfstudio.geometry.epipolar import (
     EPIPOLAR_INLIER_THRESHOLD,
@@ -24,6 +23,7 @@ from mtcm_nerfstudio.geometry.epipolar import (
     small_motion,
     triangulate_midpoints,
 )
+from mtcm_nerfstudio.geometry.intrinsics import Intrinsics
 
 FISHEYE = Intrinsics("OPENCV_FISHEYE", 1000, 1000, 300.0, 300.0, 500.0, 500.0, (("k1", 0.02), ("k2", -0.004)))
 

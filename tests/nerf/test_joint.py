@@ -12,8 +12,10 @@ from torch import nn
 
 from mtcm_nerfstudio.consistency.checkpoint import CheckpointCard
 from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer, ModelConfig
+from mtcm_nerfstudio.nerf.joint.free_energy import free_energy, optimal_logit, relative_cost
 from mtcm_nerfstudio.nerf.joint.hook import JointHook
-from mtcm_nerfstudio.nerf.joint.objective import free_energy, optimal_logit, relative_cost
+from mtcm_nerfstudio.nerf.joint.joint_input import JointInput
+from mtcm_nerfstudio.nerf.joint.joint_transformer import JointTransformer, NerfFeedback, ridge
 from mtcm_nerfstudio.nerf.joint.photometric import (
     FrameLosses,
     moved_c2w,
@@ -22,9 +24,7 @@ from mtcm_nerfstudio.nerf.joint.photometric import (
     weight_image_loss,
     weighted,
 )
-from mtcm_nerfstudio.nerf.joint.reading import Reading
 from mtcm_nerfstudio.nerf.joint.settings import JointSettings
-from mtcm_nerfstudio.nerf.joint.transformer import FromTheNerf, JointTransformer, ridge
 from mtcm_nerfstudio.nerf.joint.unseen import UnseenRays, of_photos
 
 FRAMES = 7
@@ -131,14 +131,14 @@ def small_joint(blurred: torch.Tensor | None = None, **changes) -> JointTransfor
     joint = JointTransformer(model, CheckpointCard("small", "efficientnet-lite0", "1"), FRAMES, settings)
     places = torch.stack([torch.arange(5), torch.arange(2, 7)])
     blurred = torch.zeros(FRAMES) if blurred is None else blurred
-    joint.begin(Reading(torch.randn(2, 5, 394), torch.ones(2, 5, 5, dtype=torch.bool), places, None, blurred))
+    joint.begin(JointInput(torch.randn(2, 5, 394), torch.ones(2, 5, 5, dtype=torch.bool), places, None, blurred))
     return joint
 
 
 def test_what_lies_in_two_windows_gets_the_mean_of_both():
-    reading = small_joint().reading
+    joint_input = small_joint().joint_input
     values = torch.arange(10.0).reshape(2, 5)
-    assert reading.mean_over_windows(values, FRAMES).tolist() == [0.0, 1.0, 3.5, 4.5, 5.5, 8.0, 9.0]
+    assert joint_input.mean_over_windows(values, FRAMES).tolist() == [0.0, 1.0, 3.5, 4.5, 5.5, 8.0, 9.0]
 
 
 def test_it_begins_with_the_transformers_own_word_and_poses_as_they_are():
@@ -214,7 +214,7 @@ def test_a_refresh_is_enough_to_say_what_is_best():
     joint = small_joint(corrections=False)
     cost = torch.tensor([1.0, 1.0, 0.9, 1.0, 1.2, 9.0, 2.9])
     with torch.no_grad():
-        joint.take_up(joint.read(), FromTheNerf(cost, torch.zeros(FRAMES, 6)))
+        joint.update_weights(joint.read(), NerfFeedback(cost, torch.zeros(FRAMES, 6)))
     wanted = torch.sigmoid(optimal_logit(joint.prior, cost, 3.0, 0.5))
     assert (joint.weight - wanted).abs().max() < 0.05 and joint.weight[5] < 0.01
 

@@ -57,7 +57,7 @@ def test_the_main_job_on_a_spoiled_capture(spoiled_capture, tmp_path):
 
     decisions = decisions_file.read(spoiled_capture / "mtcm" / "filtered_views.json")
     for frame in decisions.kept[::2]:
-        decisions = decisions.decided_by_person(frame.file_path, kept=False)
+        decisions = decisions.override(frame.file_path, kept=False)
     decisions_file.write(decisions, spoiled_capture / "mtcm" / "filtered_views.json")
 
     nerfstudio("eval", "--load-config", str(run / "config.yml"), "--output-path", "eval.json", folder=tmp_path)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 from tiny_capture import names, orbit, random_similarity
 
-from mtcm_nerfstudio.capture.poses import rotation_angle_degrees
+from mtcm_nerfstudio.geometry.poses import rotation_angle_degrees
 from mtcm_nerfstudio.tokens import tokens as t
 
 seeds = st.integers(0, 2**32 - 1)
@@ -41,7 +41,7 @@ def test_a_token_is_394_numbers_in_the_order_of_the_brief():
 def test_the_pose_of_a_token_leads_back_to_the_world():
     raw = features()
     found = t.assemble_tokens(raw)
-    back = found.capture_frame.to_world(t.c2w_from_pose7(found.tokens[:, t.POSE]))
+    back = found.canonical_frame.to_world(t.c2w_from_pose7(found.tokens[:, t.POSE]))
     np.testing.assert_allclose(back[:, :3, 3], raw.c2w[:, :3, 3], atol=1e-5)
     assert rotation_angle_degrees(back[:, :3, :3], raw.c2w[:, :3, :3]).max() < 1e-3
 

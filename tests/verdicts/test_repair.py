@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from tiny_capture import look_at
 
-from mtcm_nerfstudio.capture.capture import Intrinsics
-from mtcm_nerfstudio.capture.faults import faulted_poses, plan_faults, spread, turned_and_shifted
-from mtcm_nerfstudio.capture.poses import rotation_angle_degrees
-from mtcm_nerfstudio.evidence.collect import FrameFeatures, MatchedCapture, table_of
+from mtcm_nerfstudio.capture.corruptions import faulted_poses, plan_faults, spread, turned_and_shifted
 from mtcm_nerfstudio.evidence.keypoints import NO_KEYPOINTS, FrameKeypoints
+from mtcm_nerfstudio.evidence.match_capture import FrameFeatures, MatchedCapture, table_of
 from mtcm_nerfstudio.evidence.matching import PairMatches
+from mtcm_nerfstudio.geometry.intrinsics import Intrinsics
+from mtcm_nerfstudio.geometry.poses import rotation_angle_degrees
 from mtcm_nerfstudio.verdicts.repair import repair_poses
 
 COUNT = 24

@@ -15,11 +15,11 @@ from looked_at import COUNT, FILES, looked_at, on_disk
 from tiny_capture import orbit, write_colmap
 
 from mtcm_nerfstudio import decisions as decisions_file
-from mtcm_nerfstudio.viewer.pictures import Pictures
-from mtcm_nerfstudio.viewer.serve import first_eye, served
+from mtcm_nerfstudio.viewer.capture_scene import build_scene
+from mtcm_nerfstudio.viewer.capture_viewer import CaptureViewer
+from mtcm_nerfstudio.viewer.serve import first_eye, serve_viewer
 from mtcm_nerfstudio.viewer.session import Session
-from mtcm_nerfstudio.viewer.shown import shown
-from mtcm_nerfstudio.viewer.viewing import Viewing
+from mtcm_nerfstudio.viewer.thumbnail_cache import ThumbnailCache
 
 pytestmark = [pytest.mark.slow, needs_browser]
 PATIENCE = 60_000  # ms: tests run side by side, and WebGL in software
@@ -32,7 +32,7 @@ def result(tmp_path):
 
 @contextmanager
 def opened(result, count=1, **size):
-    with served(result, port=7420) as viewer, pages(count, **size) as found:
+    with serve_viewer(result, port=7420) as viewer, pages(count, **size) as found:
         for page in found:
             page.set_default_timeout(PATIENCE)
             page.goto(viewer.page)
@@ -81,7 +81,7 @@ def test_keys_that_follow_each_other_fast_are_about_the_frame_that_they_led_to(r
         page.keyboard.press("k")
         wait_until(lambda: on_disk(result, 9) == (True, "person"))
         assert on_disk(result, 3) == (False, "person")
-        assert len(decisions_file.read(viewer.session.path).by_person) == 2
+        assert len(decisions_file.read(viewer.session.path).manual_decisions) == 2
 
 
 def test_the_threshold_recolours_and_writes_nothing(result):
@@ -100,9 +100,9 @@ def test_the_threshold_recolours_and_writes_nothing(result):
 def test_the_panel_in_another_programs_viewer_decides_as_often_as_it_is_pressed(result):
     """As in ns-train, which has no page of ours around the scene."""
     session = Session(result.output_dir / decisions_file.FILE_NAME)
-    what = shown(result.capture)
+    what = build_scene(result.capture)
     server = viser.ViserServer(port=7620, verbose=False)
-    viewing = Viewing(server, session, what, Pictures(what.images), table="http://localhost:1")
+    viewing = CaptureViewer(server, session, what, ThumbnailCache(what.images), table="http://localhost:1")
     try:
         with pages(1) as (page,):
             page.set_default_timeout(PATIENCE)
@@ -131,7 +131,7 @@ def wait_until(holds) -> None:
 def test_what_is_drawn_sends_no_threshold_back(result):
     with opened(result) as (viewer, page):
         for threshold in np.linspace(0.1, 0.9, 30).round(2).tolist():
-            viewer.session.try_threshold(threshold)
+            viewer.session.preview_threshold(threshold)
             page.wait_for_timeout(20)
         page.wait_for_timeout(1500)
         assert viewer.session.state.threshold == threshold
@@ -169,7 +169,7 @@ def test_a_click_on_a_camera_in_the_scene_looks_at_its_frame(result):
         canvas.wait_for()
         page.wait_for_timeout(5000)
         box = canvas.bounding_box()
-        what = shown(result.capture)
+        what = build_scene(result.capture)
         for index in (20, 2):
             x, y = on_screen(what, result, index, box["width"] / box["height"])
             at = box["x"] + x * box["width"], box["y"] + y * box["height"]
@@ -185,7 +185,7 @@ def test_frames_are_marked_by_a_rectangle_and_by_what_they_see_and_decided_toget
     around = np.random.default_rng(0).normal(0, 0.02, (60, 3))  # where the cameras look
     lines = [f"{i + 1} {x} {y} {z} 0 0 0 1.0 1 0 2 0\n" for i, (x, y, z) in enumerate(around)]
     (root / "sparse/0/points3D.txt").write_text("".join(lines))
-    what = shown(result.capture)
+    what = build_scene(result.capture)
     with opened(result, width=1400, height=800) as (viewer, page):
         canvas = page.frame_locator("#scene").locator("canvas").nth(1)
         canvas.wait_for()

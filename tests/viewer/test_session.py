@@ -53,23 +53,23 @@ def test_undo_goes_back_step_by_step_to_what_the_model_said(session, result):
 def test_a_threshold_that_is_tried_out_writes_nothing_and_leaves_persons_alone(session, result):
     session.decide(True, 3)
     before = (result.output_dir / decisions_file.FILE_NAME).read_text()
-    session.try_threshold(0.05)
+    session.preview_threshold(0.05)
     verdicts = session.state.verdicts
     assert verdicts.count("dropped") == COUNT - 2  # all but the person's and the repaired one
-    assert verdicts[3] == "kept" and verdicts[REPAIRED] == "repaired" and session.state.is_trial
-    session.try_threshold(1.0)
+    assert verdicts[3] == "kept" and verdicts[REPAIRED] == "repaired" and session.state.is_preview
+    session.preview_threshold(1.0)
     assert session.state.verdicts.count("kept") == COUNT
-    session.try_threshold(session.state.decisions.threshold)
-    assert session.state.verdicts.count("dropped") == 1 and not session.state.is_trial
+    session.preview_threshold(session.state.decisions.threshold)
+    assert session.state.verdicts.count("dropped") == 1 and not session.state.is_preview
     assert (result.output_dir / decisions_file.FILE_NAME).read_text() == before
 
 
 def test_what_another_program_writes_is_taken_up_and_not_overwritten(session, result):
     path = result.output_dir / decisions_file.FILE_NAME
-    decisions_file.write(decisions_file.read(path).decided_by_person(FILES[7], False), path)
+    decisions_file.write(decisions_file.read(path).override(FILES[7], False), path)
     session.decide(False, 0)  # without having looked again
     assert on_disk(result, 7) == (False, "person") and on_disk(result, 0) == (False, "person")
-    decisions_file.write(decisions_file.read(path).decided_by_person(FILES[8], False), path)
+    decisions_file.write(decisions_file.read(path).override(FILES[8], False), path)
     assert session.look_again() and session.state.verdicts[8] == "dropped"
     assert not session.look_again()
 

@@ -15,11 +15,11 @@ import pytest
 from looked_at import COUNT, FILES, looked_at, on_disk
 
 from mtcm_nerfstudio import decisions as decisions_file
+from mtcm_nerfstudio.viewer.capture_scene import build_scene
 from mtcm_nerfstudio.viewer.colours import UNKNOWN, colours_of, shades_of
-from mtcm_nerfstudio.viewer.pictures import Pictures
 from mtcm_nerfstudio.viewer.session import Session
-from mtcm_nerfstudio.viewer.shown import shown
 from mtcm_nerfstudio.viewer.table.server import TableServer
+from mtcm_nerfstudio.viewer.thumbnail_cache import ThumbnailCache
 
 HOST = "127.0.0.1"
 
@@ -32,7 +32,7 @@ def result(tmp_path):
 @contextmanager
 def serving(result, port=7320):
     session = Session(result.output_dir / decisions_file.FILE_NAME)
-    server = TableServer(session, Pictures(shown(result.capture).images), HOST, port, "a <capture>")
+    server = TableServer(session, ThumbnailCache(build_scene(result.capture).images), HOST, port, "a <capture>")
     server.start(1, lambda: None, lambda how: None)
     try:
         yield server
@@ -152,16 +152,16 @@ def test_a_decision_is_about_the_frame_that_is_named_wherever_another_page_looks
 
 def test_a_frame_that_is_kept_at_a_threshold_that_is_tried_out_has_no_reason(result):
     with serving(result) as server:
-        server.session.try_threshold(1.0)
+        server.session.preview_threshold(1.0)
         row = rows_of(server)[3]
         assert (row["verdict"], row["reason"]) == ("kept", "")
-        server.session.try_threshold(0.0)
+        server.session.preview_threshold(0.0)
         assert {row["reason"] for row in rows_of(server) if row["verdict"] == "dropped"} >= {"blur", "inconsistent"}
 
 
 def test_only_this_machine_by_its_own_name_is_meant(result):
     session = Session(result.output_dir / decisions_file.FILE_NAME)
-    server = TableServer(session, Pictures(()), "0.0.0.0", 7350, "a")
+    server = TableServer(session, ThumbnailCache(()), "0.0.0.0", 7350, "a")
     try:
         for host in ("127.0.0.1:1", "192.168.1.7:7020", "[::1]:1", "localhost", f"{socket.gethostname()}:7350"):
             assert server.answers_to(host)
@@ -189,7 +189,7 @@ def test_requests_that_make_no_sense_are_refused_and_the_terminal_stays_quiet(re
 def test_an_address_of_ipv6_is_refused_in_words(result):
     session = Session(result.output_dir / decisions_file.FILE_NAME)
     with pytest.raises(ValueError, match="IPv4"):
-        TableServer(session, Pictures(()), "::1", 7350, "a")
+        TableServer(session, ThumbnailCache(()), "::1", 7350, "a")
 
 
 def test_a_port_that_is_taken_is_passed_over(result):

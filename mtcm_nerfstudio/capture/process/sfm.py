@@ -16,7 +16,7 @@ Matching = Literal["exhaustive", "sequential"]
 CameraModel = Literal["OPENCV", "SIMPLE_RADIAL", "RADIAL", "PINHOLE", "SIMPLE_PINHOLE", "OPENCV_FISHEYE"]
 Stage = Literal["features", "matches", "mapping"]
 Report = Callable[[Stage, int, int], None]
-"""Told the stage, how much of it is done, and of how much."""
+"""Progress callback: (stage, steps done, steps in all)."""
 
 SEQUENTIAL_OVERLAP = 10
 ENOUGH_SHARE = 0.9
@@ -60,13 +60,13 @@ class Job:
 
     @property
     def log(self) -> Path:
-        """What COLMAP itself says."""
+        """Path of COLMAP's log."""
         return self.work / "log.txt"
 
 
 @dataclass(frozen=True)
-class Mapped:
-    """What COLMAP made of the images."""
+class MappingResult:
+    """Result of incremental mapping: registered images, points, errors, sizes of all models."""
 
     registered: tuple[str, ...]
     """Names of the images that have a pose in the largest model, sorted."""
@@ -79,7 +79,7 @@ class Mapped:
     """Whether it took the patient settings."""
 
 
-def reconstruct(job: Job, report: Report) -> Mapped | None:
+def reconstruct(job: Job, report: Report) -> MappingResult | None:
     """Extract features, match them, map, and leave the largest model in ``job.model``.
 
     Returns:
@@ -157,7 +157,7 @@ def _match(job: Job) -> None:
             pycolmap.match_sequential(str(job.database), matching, pairing, verification)
 
 
-def _map_images(job: Job, report: Report) -> Mapped | None:
+def _map_images(job: Job, report: Report) -> MappingResult | None:
     """Map with COLMAP's own settings and, where those leave many images out, with patient ones; keep the better."""
     best = _attempt(job, report, patient=False)
     if best is None or len(best.registered) < ENOUGH_SHARE * len(job.names):
@@ -171,25 +171,25 @@ def _map_images(job: Job, report: Report) -> Mapped | None:
     return best
 
 
-def _attempt(job: Job, report: Report, patient: bool) -> Mapped | None:
+def _attempt(job: Job, report: Report, patient: bool) -> MappingResult | None:
     folder = _attempt_folder(job, patient)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    started, joined = _callbacks(report, len(job.names))
+    started, image_registered = _callbacks(report, len(job.names))
     models = pycolmap.incremental_mapping(
         str(job.database),
         str(job.images),
         str(folder),
         options=_mapping(job, patient),
         initial_image_pair_callback=started,
-        next_image_callback=joined,
+        next_image_callback=image_registered,
     )
     if not models:
         return None
     ordered = sorted(models.values(), key=lambda model: (-model.num_reg_images(), -model.num_points3D()))
     (folder / "best").mkdir()
     ordered[0].write_binary(str(folder / "best"))
-    return Mapped(
+    return MappingResult(
         registered=tuple(sorted(ordered[0].images[i].name for i in ordered[0].reg_image_ids())),
         points=ordered[0].num_points3D(),
         observations_per_image=ordered[0].compute_mean_observations_per_reg_image(),
@@ -228,12 +228,12 @@ def _callbacks(report: Report, total: int) -> tuple[Callable[[], None], Callable
         done = 2
         report("mapping", done, total)
 
-    def joined() -> None:
+    def image_registered() -> None:
         nonlocal done
         done += 1
         report("mapping", min(done, total), total)
 
-    return started, joined
+    return started, image_registered
 
 
 def _attempt_folder(job: Job, patient: bool) -> Path:

@@ -12,14 +12,14 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from PIL import Image
 
-from mtcm_nerfstudio.capture.process.photos import Photo
+from mtcm_nerfstudio.capture.process.input_images import InputImage
 
 JPEG_QUALITY = 95
 
 
 def extract_frames(
     video: Path, out: Path, max_frames: int, fps: float | None, advance: Callable[[int, int], None]
-) -> list[Photo]:
+) -> list[InputImage]:
     """Write evenly spaced frames of a video as JPEG files and return them in order.
 
     Frames are turned upright by the video's display matrix, as players do. ``timestamp`` is the frame's own
@@ -30,19 +30,19 @@ def extract_frames(
         out: an empty folder to write to.
         max_frames: at most so many frames, spread evenly over the whole video.
         fps: frames per second of video to take; None takes all up to ``max_frames``.
-        advance: told how many frames are written, and of how many.
+        advance: progress callback, called with (frames written, frames in all).
 
     Raises:
         ValueError: the file is no video, or has no frame that can be decoded.
     """
     times = frame_times(video)
-    wanted = [times[i] for i in spread(times, max_frames, fps)]
-    photos: list[Photo] = []
+    wanted = [times[i] for i in sample_times(times, max_frames, fps)]
+    photos: list[InputImage] = []
     for time, frame in _frames_at(video, wanted):
         image = _upright(frame)
         name = f"frame_{len(photos) + 1:05d}.jpg"
         image.save(out / name, quality=JPEG_QUALITY, subsampling=0)
-        photos.append(Photo(name, image.width, image.height, round(time - times[0], 6)))
+        photos.append(InputImage(name, image.width, image.height, round(time - times[0], 6)))
         advance(len(photos), len(wanted))
     if not photos:
         raise ValueError(f"{video}: no frame of it can be decoded")
@@ -64,7 +64,7 @@ def frame_times(video: Path) -> list[float]:
     return times
 
 
-def spread(times: Sequence[float], max_frames: int, fps: float | None) -> list[int]:
+def sample_times(times: Sequence[float], max_frames: int, fps: float | None) -> list[int]:
     """Choose frames: ``fps`` of them per second (all, without it), thinned evenly to ``max_frames``.
 
     Returns ascending indices into ``times``, the first frame always among them.

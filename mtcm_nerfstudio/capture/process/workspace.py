@@ -8,18 +8,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mtcm_nerfstudio.capture.process.photos import Photo
-from mtcm_nerfstudio.capture.process.sfm import Mapped
+from mtcm_nerfstudio.capture.process.input_images import InputImage
+from mtcm_nerfstudio.capture.process.sfm import MappingResult
 from mtcm_nerfstudio.decisions import write_text_atomically
 
 _VERSION = 1
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """The pictures that are to be posed, and what was left out of them."""
+class InputImages:
+    """Input images to register, and the files that could not be decoded."""
 
-    photos: tuple[Photo, ...]
+    photos: tuple[InputImage, ...]
     unreadable: tuple[str, ...] = ()
     """Names of the files that could not be decoded."""
 
@@ -70,7 +70,7 @@ class Workspace:
         self._stages.pop("model", None)
         self._write()
 
-    def forget_pictures(self) -> None:
+    def remove_images(self) -> None:
         """Remove the pictures and all that was computed from them."""
         for folder in (self.images, self.masks):
             shutil.rmtree(folder, ignore_errors=True)
@@ -107,17 +107,17 @@ def file_facts(folder: Path, paths: Sequence[Path]) -> list[tuple[str, int, int]
     return [(p.relative_to(folder).as_posix(), p.stat().st_size, p.stat().st_mtime_ns) for p in paths]
 
 
-def pictures_to_json(pictures: Pictures) -> dict[str, Any]:
+def input_images_to_json(input_images: InputImages) -> dict[str, Any]:
     """Lay pictures out for ``process.json``."""
-    return asdict(pictures)
+    return asdict(input_images)
 
 
-def pictures_from_json(entry: Mapping[str, Any]) -> Pictures:
-    """Undo ``pictures_to_json``."""
-    return Pictures(tuple(Photo(**photo) for photo in entry["photos"]), tuple(entry["unreadable"]))
+def input_images_from_json(entry: Mapping[str, Any]) -> InputImages:
+    """Undo ``input_images_to_json``."""
+    return InputImages(tuple(InputImage(**input_image) for input_image in entry["photos"]), tuple(entry["unreadable"]))
 
 
-def mapped_from_json(entry: Mapping[str, Any]) -> Mapped:
+def mapped_from_json(entry: Mapping[str, Any]) -> MappingResult:
     """Read what COLMAP made of the pictures from ``process.json``."""
     tuples = {key: tuple(entry[key]) for key in ("registered", "model_sizes")}
-    return Mapped(**{**entry, **tuples})
+    return MappingResult(**{**entry, **tuples})

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from mtcm_nerfstudio.capture.capture import Capture, Frame
-from mtcm_nerfstudio.capture.model import model_of, name_below_images
+from mtcm_nerfstudio.capture.colmap_model import model_of, name_below_images
 from mtcm_nerfstudio.capture.transforms import load_transforms
-from mtcm_nerfstudio.capture.world import World, world_from_meta
 from mtcm_nerfstudio.capture.writing.files import link_or_copy, transforms_meta, write_colmap_model
-from mtcm_nerfstudio.capture.writing.tracks import Placed, new_images, thinned
+from mtcm_nerfstudio.capture.writing.tracks import ExportedFrame, new_images, thinned
 from mtcm_nerfstudio.decisions import Decisions
+from mtcm_nerfstudio.geometry.sim3 import Sim3, sim3_from_meta
 
 _FILE_KEYS = {"mask_path": "masks", "depth_file_path": "depths"}
 """Files that a frame of transforms.json may name, and the folder for those that lie outside the capture."""
@@ -109,8 +109,8 @@ def _write(
     meta = _made_meta(frames, names, out) if original is None else _kept_meta(capture, original, frames, names, out)
     text = json.dumps(meta, indent=1, ensure_ascii=False)
     (out / "transforms.json").write_text(text + "\n", encoding="utf-8")
-    world = world_from_meta(original or {})
-    return _write_model(capture, frames, names, world, out / "sparse" / "0")
+    sim3 = sim3_from_meta(original or {})
+    return _write_model(capture, frames, names, sim3, out / "sparse" / "0")
 
 
 def _original_meta(capture: Capture) -> dict[str, Any] | None:
@@ -221,22 +221,22 @@ def _inside(path: str, folder: str) -> str:
 
 
 def _write_model(
-    capture: Capture, frames: Sequence[Frame], names: Mapping[str, str], world: World, folder: Path
+    capture: Capture, frames: Sequence[Frame], names: Mapping[str, str], sim3: Sim3, folder: Path
 ) -> tuple[tuple[str, ...], int | None]:
     """Write the COLMAP model, with tracks where the capture has a model of the same world."""
-    placed = [Placed(frame, names[frame.file_path], frame.c2w) for frame in frames if frame.c2w is not None]
-    tracks, notes = _with_tracks(capture, placed)
-    images, points = tracks or (new_images(placed, world), [])
+    exported = [ExportedFrame(frame, names[frame.file_path], frame.c2w) for frame in frames if frame.c2w is not None]
+    tracks, notes = _with_tracks(capture, exported)
+    images, points = tracks or (new_images(exported, sim3), [])
     if images is None:
         return (*notes, "COLMAP has no camera model for these frames: no sparse/0 is written."), None
     write_colmap_model(images, points, folder)
     return notes, len(points)
 
 
-def _with_tracks(capture: Capture, placed: Sequence[Placed]) -> tuple[Any, tuple[str, ...]]:
+def _with_tracks(capture: Capture, exported: Sequence[ExportedFrame]) -> tuple[Any, tuple[str, ...]]:
     model = model_of(capture)
     if model is None:
         return None, ()
-    if model.world is None:
+    if model.sim3 is None:
         return None, (f"{model.folder}: is of another reconstruction than the poses: its points are left out.",)
-    return thinned(placed, model.reconstruction, model.images, model.world), ()
+    return thinned(exported, model.reconstruction, model.images, model.sim3), ()

@@ -12,8 +12,9 @@ import numpy as np
 import pycolmap
 from jaxtyping import Float
 
-from mtcm_nerfstudio.capture.capture import Frame, Intrinsics, Pose
-from mtcm_nerfstudio.capture.poses import OPENGL_FROM_OPENCV, nearest_rotation
+from mtcm_nerfstudio.capture.capture import Frame
+from mtcm_nerfstudio.geometry.intrinsics import Intrinsics, Pose
+from mtcm_nerfstudio.geometry.poses import OPENGL_FROM_OPENCV, nearest_rotation
 
 _PARAMETERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "SIMPLE_PINHOLE": ("PINHOLE", ()),

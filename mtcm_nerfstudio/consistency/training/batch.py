@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int
 from torch import Tensor
 
-from mtcm_nerfstudio.consistency.evidence import EvidenceInput, evidence_input
+from mtcm_nerfstudio.consistency.evidence_encoder import EvidenceInput, evidence_input
 from mtcm_nerfstudio.consistency.losses import IGNORED
-from mtcm_nerfstudio.evidence.numbers import Evidence
+from mtcm_nerfstudio.evidence.frame_numbers import Evidence
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,7 @@ class Example:
     """Pose of the frame after the last one, without faults; zeros where it is not known."""
     last_pose_known: bool
     evidence: Evidence | None = None
-    """What matches say of the frames as they are claimed to be; None where there are no images to match."""
+    """Evidence at the claimed poses; None without images."""
 
     def __len__(self) -> int:
         """Return the number of frames."""

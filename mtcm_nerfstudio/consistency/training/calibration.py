@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.optimize import minimize
 
 from mtcm_nerfstudio.consistency.training.batch import collate
-from mtcm_nerfstudio.consistency.training.capture import TrainingCapture
+from mtcm_nerfstudio.consistency.training.training_capture import TrainingCapture
 from mtcm_nerfstudio.consistency.transformer_dataset import DatasetConfig, draw_examples
 from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer
 

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from mtcm_nerfstudio.consistency.forest import Forest, ForestConfig, fit_forest
 from mtcm_nerfstudio.consistency.losses import IGNORED
 from mtcm_nerfstudio.consistency.training.batch import Example
-from mtcm_nerfstudio.consistency.training.capture import TrainingCapture
+from mtcm_nerfstudio.consistency.training.training_capture import TrainingCapture
 from mtcm_nerfstudio.consistency.transformer_dataset import DatasetConfig, draw_examples
 from mtcm_nerfstudio.consistency.transformer_model import REASONS
 from mtcm_nerfstudio.evidence.number_names import numbers_without_poses
@@ -28,11 +28,11 @@ def forest_from_examples(
     numbers, label = draw_labelled_numbers(captures, dataset, seed, drawings)
     if len(np.unique(label)) < 2:
         return None
-    numbers, label, weight = with_bare_photos(numbers, label, np.ones(len(label)))
+    numbers, label, weight = with_unposed_copies(numbers, label, np.ones(len(label)))
     return fit_forest(numbers, label, 1 + len(REASONS), config, weight, seed)
 
 
-def with_bare_photos(
+def with_unposed_copies(
     numbers: Float[np.ndarray, "frame number"], label: Int[np.ndarray, " frame"], weight: Float[np.ndarray, " frame"]
 ) -> tuple[Float[np.ndarray, "more number"], Int[np.ndarray, " more"], Float[np.ndarray, " more"]]:
     """Add the same frames as bare photos, without poses, at half the weight; those with a wrong pose are left out."""

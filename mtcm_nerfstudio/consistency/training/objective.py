@@ -19,7 +19,7 @@ from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer
 def compute_losses(
     model: ConsistencyTransformer, output: ModelOutput, batch: Batch, moments: IdentityMoments | None = None
 ) -> Losses:
-    """Compare what the model said of a batch with what is true of it.
+    """Return all losses of a batch.
 
     Args:
         model: the transformer itself, for the space that tokens are reconstructed in.

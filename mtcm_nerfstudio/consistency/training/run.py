@@ -28,14 +28,14 @@ from mtcm_nerfstudio.consistency.train_consistency import (
     train,
 )
 from mtcm_nerfstudio.consistency.training.calibration import fit_calibration, held_out_frames
-from mtcm_nerfstudio.consistency.training.capture import (
+from mtcm_nerfstudio.consistency.training.forest_examples import forest_from_examples
+from mtcm_nerfstudio.consistency.training.training_capture import (
     TrainingCapture,
     completeness,
     missing_names,
     training_capture,
 )
-from mtcm_nerfstudio.consistency.training.forest_examples import forest_from_examples
-from mtcm_nerfstudio.consistency.training.report import write_report
+from mtcm_nerfstudio.consistency.training.training_plots import write_report
 from mtcm_nerfstudio.consistency.transformer_dataset import evidence_of
 from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer
 from mtcm_nerfstudio.decisions import Decisions
@@ -249,7 +249,7 @@ def versions() -> dict[str, str]:
 def _trusted(
     ready: TrainingCapture, tokenised: TokenisedCapture, model: ConsistencyTransformer | None, card: CheckpointCard
 ) -> TrainingCapture:
-    """Take no frame for faultless of which the checkpoint at the start is in doubt, let alone one it would drop."""
+    """Drop the label of frames whose initial inconsistency is above half the threshold."""
     if model is None:
         return ready
     scores = score_frames(model, card, ready.raw, evidence_of(ready.with_copy(0), tokenised.tokens))

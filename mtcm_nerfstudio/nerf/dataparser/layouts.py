@@ -7,20 +7,21 @@ from typing import Any
 from nerfstudio.data.dataparsers.colmap_dataparser import ColmapDataParserConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 
-from mtcm_nerfstudio.capture.capture import Capture, Frame, Intrinsics, Source
+from mtcm_nerfstudio.capture.capture import Capture, Frame, Source
 from mtcm_nerfstudio.capture.colmap import find_model
 from mtcm_nerfstudio.capture.identity import read_identity
 from mtcm_nerfstudio.capture.images import image_size
 from mtcm_nerfstudio.capture.transforms import load_transforms
-from mtcm_nerfstudio.nerf.dataparser.chosen import ChosenFramesParser
-from mtcm_nerfstudio.nerf.dataparser.colmap import ColmapParser
+from mtcm_nerfstudio.geometry.intrinsics import Intrinsics
+from mtcm_nerfstudio.nerf.dataparser.colmap_parser import ColmapParser
 from mtcm_nerfstudio.nerf.dataparser.flags import StockFlags, with_flags
-from mtcm_nerfstudio.nerf.dataparser.transforms import TransformsParser
+from mtcm_nerfstudio.nerf.dataparser.frame_subset_parser import FrameSubsetParser
+from mtcm_nerfstudio.nerf.dataparser.transforms_parser import TransformsParser
 
 
 def open_capture(
     data: Path, source: Source, flags: StockFlags, identity: str | None, model: str | None, derived: Path
-) -> ChosenFramesParser:
+) -> FrameSubsetParser:
     """Set up the stock parser that reads a capture.
 
     Args:

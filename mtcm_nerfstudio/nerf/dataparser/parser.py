@@ -21,27 +21,27 @@ from torch import Tensor
 from mtcm_nerfstudio import decisions as decisions_file
 from mtcm_nerfstudio.capture.capture import Capture, Source
 from mtcm_nerfstudio.capture.read import detect_source, read_capture
-from mtcm_nerfstudio.deciding import current_decisions, default_output_dir, summary
+from mtcm_nerfstudio.decision_files import current_decisions, default_output_dir, summary
 from mtcm_nerfstudio.decisions import Decisions, FrameDecision
 from mtcm_nerfstudio.filtering import FilterSettings
-from mtcm_nerfstudio.nerf.dataparser.choose import choose_splits
-from mtcm_nerfstudio.nerf.dataparser.chosen import Chosen, ChosenFramesParser, Split, frame_name
 from mtcm_nerfstudio.nerf.dataparser.flags import StockFlags
+from mtcm_nerfstudio.nerf.dataparser.frame_subset_parser import FramePoses, FrameSubsetParser, Split, frame_name
 from mtcm_nerfstudio.nerf.dataparser.layouts import model_of, open_capture, refuse_another_model
-from mtcm_nerfstudio.nerf.dataparser.masks import with_missing_masks
+from mtcm_nerfstudio.nerf.dataparser.missing_masks import with_missing_masks
 from mtcm_nerfstudio.nerf.dataparser.run_record import TrainingViews, read_training_views, resumed_decisions
-from mtcm_nerfstudio.nerf.dataparser.scene import (
+from mtcm_nerfstudio.nerf.dataparser.scene_frame import (
     SUGGESTED_CAMERAS,
     MTCMOutputs,
-    Scene,
-    joined,
-    mended,
-    placed,
-    scene_of,
+    SceneFrame,
+    concat_outputs,
+    fix_pca_flip,
+    scene_frame_of,
     suggested_cameras,
+    to_scene_frame,
     without_frames,
 )
-from mtcm_nerfstudio.nerf.dataparser.transforms import TransformsParser
+from mtcm_nerfstudio.nerf.dataparser.splits import choose_splits
+from mtcm_nerfstudio.nerf.dataparser.transforms_parser import TransformsParser
 
 
 @dataclass
@@ -70,9 +70,9 @@ class _Opened:
 
     decisions: Decisions
     views: TrainingViews
-    parser: ChosenFramesParser
+    parser: FrameSubsetParser
 
-    def frames_of(self, split: Split) -> Chosen:
+    def frames_of(self, split: Split) -> FramePoses:
         """Return the frames of a split, each with its repaired pose if it has one."""
         if split not in self.views.splits:
             self.parser.split(split)  # nerfstudio's own error says why there is no such split
@@ -114,8 +114,8 @@ class MTCMDataParser(DataParser):
         return TrainingFrames(
             names,
             opened.decisions,
-            lambda c2w: capture_from_saved @ scene.recover(c2w),
-            lambda c2w: scene.place(saved_from_capture @ c2w.double()),
+            lambda c2w: capture_from_saved @ scene.to_saved(c2w),
+            lambda c2w: scene.to_scene(saved_from_capture @ c2w.double()),
         )
 
     def _generate_dataparser_outputs(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -163,8 +163,8 @@ class MTCMDataParser(DataParser):
         if not opened.views.on_trial:
             return kept
         claimed = dict.fromkeys(opened.views.on_trial)
-        outputs = placed(opened.parser.parse(claimed, oriented=False), kept, self._scene)
-        return joined(kept, with_missing_masks(outputs, self._derived))
+        outputs = to_scene_frame(opened.parser.parse(claimed, oriented=False), kept, self._scene)
+        return concat_outputs(kept, with_missing_masks(outputs, self._derived))
 
     @cached_property
     def _kept(self) -> DataparserOutputs:
@@ -174,19 +174,19 @@ class MTCMDataParser(DataParser):
             raise ValueError(f"{self.config.data}: no training frame is left; {decisions_file.FILE_NAME} says why")
         parser = self._opened.parser
         train = parser.parse(frames)
-        train = mended(train, parser.parse(frames, oriented=False), scene_of(train, parser))
+        train = fix_pca_flip(train, parser.parse(frames, oriented=False), scene_frame_of(train, parser))
         return with_missing_masks(train, self._derived)
 
     def _evaluation(self, split: Split) -> DataparserOutputs:
         frames = self._opened.frames_of(split)
         if not frames:
             return without_frames(self._train)
-        outputs = placed(self._opened.parser.parse(frames, oriented=False), self._kept, self._scene)
+        outputs = to_scene_frame(self._opened.parser.parse(frames, oriented=False), self._kept, self._scene)
         return with_missing_masks(outputs, self._derived)
 
     @cached_property
-    def _scene(self) -> Scene:
-        return scene_of(self._kept, self._opened.parser)
+    def _scene(self) -> SceneFrame:
+        return scene_frame_of(self._kept, self._opened.parser)
 
     @cached_property
     def capture(self) -> Capture:

@@ -17,7 +17,7 @@ import yaml
 from mtcm_nerfstudio import decisions as decisions_file
 from mtcm_nerfstudio.capture.capture import Source
 from mtcm_nerfstudio.decisions import Decisions, write_text_atomically
-from mtcm_nerfstudio.nerf.dataparser.chosen import Split
+from mtcm_nerfstudio.nerf.dataparser.frame_subset_parser import Split
 
 TRAINING_VIEWS = "training_views.json"
 _SCHEMA_VERSION = 1

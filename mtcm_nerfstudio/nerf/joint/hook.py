@@ -1,4 +1,4 @@
-"""When the NeRF and the transformer hear of each other: the training hook of joint fine-tuning.
+"""Training hook of joint fine-tuning: gather losses and pose gradients, update weights and corrections at a refresh.
 
 Between two refreshes the NeRF trains with weights and corrections that stand still; its gradients by the corrections
 gather on copies of them, its losses by frame. At a refresh both go back through the transformer.
@@ -17,10 +17,10 @@ from nerfstudio.utils import writer
 from torch import Tensor
 from torch.cuda.amp.grad_scaler import GradScaler
 
-from mtcm_nerfstudio.nerf.joint.objective import relative_cost
+from mtcm_nerfstudio.nerf.joint.free_energy import relative_cost
+from mtcm_nerfstudio.nerf.joint.joint_transformer import JointTransformer, NerfFeedback
 from mtcm_nerfstudio.nerf.joint.photometric import frames_of, moved_camera, moved_rays
-from mtcm_nerfstudio.nerf.joint.transformer import FromTheNerf, JointTransformer
-from mtcm_nerfstudio.nerf.overruling import PersonsWord
+from mtcm_nerfstudio.nerf.manual_decisions import ManualDecisions
 
 _STEPS_PER_HISTOGRAM = 100
 _SEEN_ENOUGH = 3
@@ -40,7 +40,7 @@ class JointHook:
         """
         self.joint, self.settings = joint, joint.settings
         self.grad_scaler, self.world_size = grad_scaler, world_size
-        self.person: PersonsWord | None = None
+        self.manual_decisions: ManualDecisions | None = None
         """What a person said while the run was under way; the pipeline sets it."""
         self._twist: Tensor | None = None
         self._slope = torch.zeros(joint.frames, 6)
@@ -48,18 +48,18 @@ class JointHook:
         self._scale = 1.0
 
     def before_step(self, step: int) -> dict[str, Float[Tensor, ""]]:
-        """Refresh if it is time to, and make ready to hear of the coming step; returns what is to be logged."""
+        """Refresh weights and corrections if due, and reset the gradients; return scalars to log."""
         logged = self._refresh(step) if self.settings.refreshes(step) else {}
         if logged or self._twist is None:
             self._twist = self.joint.twist.detach().clone()
-        self._twist.requires_grad_(self.settings.hears_of_poses(step))
+        self._twist.requires_grad_(self.settings.needs_pose_gradient(step))
         self._scale = 1.0 if self.grad_scaler is None else float(self.grad_scaler.get_scale())
         return logged
 
     @property
     def weight(self) -> Float[Tensor, " frame"]:
         """How much every frame counts now."""
-        return self.joint.weight if self.person is None else self.person.weights(self.joint.weight)
+        return self.joint.weight if self.manual_decisions is None else self.manual_decisions.weights(self.joint.weight)
 
     def moved(self, given: RayBundle | Cameras, step: int) -> RayBundle | Cameras:
         """Return the rays of corrected cameras, or a corrected camera."""
@@ -105,24 +105,24 @@ class JointHook:
         return self._twist
 
     def _refresh(self, step: int) -> dict[str, Float[Tensor, ""]]:
-        """Let what was heard reach the transformer's gradients, and take up what it says now."""
+        """Back-propagate the collected feedback and update weights and corrections; return the losses."""
         joint = self.joint
-        heard = self._heard()
+        feedback = self._collect_feedback()
         with torch.enable_grad(), torch.autocast(device_type=joint.weight.device.type, enabled=False):
-            says = joint.read()
-            parts = joint.loss(says, heard, step)
+            joint_output = joint.read()
+            parts = joint.loss(joint_output, feedback, step)
             total = torch.stack(list(parts.values())).sum()
         scaled = total if self.grad_scaler is None else self.grad_scaler.scale(total)
         scaled.backward()
         if self.world_size > 1:
             self._share_gradients()
-        joint.take_up(says, heard)
+        joint.update_weights(joint_output, feedback)
         turns = turns_degrees(joint.twist)
         facts = {"weight_mean": joint.weight.mean(), "weight_min": joint.weight.min(), "turn_max": turns.max()}
         return {f"mtcm_{name}": value.detach() for name, value in {**parts, **facts}.items()}
 
-    def _heard(self) -> FromTheNerf:
-        """Sum up what all processes heard since the last refresh."""
+    def _collect_feedback(self) -> NerfFeedback:
+        """Return losses and pose gradients since the last refresh, reduced over all processes."""
         losses = self.joint.losses
         slope, times = self._slope.to(losses.total.device), losses.times.clone()
         steps = slope.new_tensor(float(self._steps))
@@ -133,7 +133,7 @@ class JointHook:
         known = losses.average.isfinite() & (times >= _SEEN_ENOUGH)
         cost = relative_cost(losses.average.nan_to_num(), known, self.settings.boundary)
         self._slope, self._steps = torch.zeros_like(slope), 0
-        return FromTheNerf(cost, slope / steps.clamp(min=1.0))
+        return NerfFeedback(cost, slope / steps.clamp(min=1.0))
 
     def _share_gradients(self) -> None:
         """Give all processes the mean of their gradients, in one message: nerfstudio wraps the NeRF alone in DDP."""

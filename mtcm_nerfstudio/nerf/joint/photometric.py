@@ -34,7 +34,7 @@ class FrameLosses(nn.Module):
     """Steps in which the frame was seen."""
 
     def __init__(self, frames: int, memory: float) -> None:
-        """Know nothing yet; ``memory``, in [0, 1), is what remains of the average at a refresh."""
+        """Start without losses; ``memory``, in [0, 1), is the decay of the moving average."""
         super().__init__()
         self.memory = memory
         for name in ("total", "count", "times"):

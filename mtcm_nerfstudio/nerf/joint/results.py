@@ -52,7 +52,7 @@ class JointResult:
 
 
 def joint_decisions(decisions: Decisions, result: JointResult, refined: bool) -> Decisions:
-    """Return the decisions with what the NeRF has to say of the training frames.
+    """Return the decisions with the joint verdicts of the training frames.
 
     A frame that it cannot explain is dropped, one that it can is kept, whatever the filter said; a person's word
     stands.
@@ -64,7 +64,7 @@ def joint_decisions(decisions: Decisions, result: JointResult, refined: bool) ->
     """
     row_of = {name: row for row, name in enumerate(result.names)}
 
-    def joined(frame: FrameDecision) -> FrameDecision:
+    def with_joint_verdict(frame: FrameDecision) -> FrameDecision:
         row = row_of.get(frame.file_path)
         if row is None or frame.decided_by == "person":
             return frame
@@ -79,7 +79,7 @@ def joint_decisions(decisions: Decisions, result: JointResult, refined: bool) ->
         said = replace(frame, kept=True, reason=reason, inconsistency=inconsistency, spared=False)
         return replace(said, repaired_transform_matrix=pose)
 
-    return replace(decisions, frames=tuple(map(joined, decisions.frames)))
+    return replace(decisions, frames=tuple(map(with_joint_verdict, decisions.frames)))
 
 
 def write_result(folder: Path, decisions: Decisions, result: JointResult) -> list[str]:
@@ -93,7 +93,7 @@ def write_result(folder: Path, decisions: Decisions, result: JointResult) -> lis
     decisions_file.write(joint_decisions(decisions, result, refined=True), folder / JOINT_VIEWS)
     write_text_atomically(folder / FRAME_LOSSES, loss_table(result))
     write_embeddings(_rows_of(decisions, result), folder)
-    return list(told(decisions, verdicts))
+    return list(verdict_changes(decisions, verdicts))
 
 
 def loss_table(result: JointResult) -> str:
@@ -116,8 +116,8 @@ def loss_table(result: JointResult) -> str:
     return text.getvalue()
 
 
-def told(before: Decisions, after: Decisions) -> Sequence[str]:
-    """Say which frames the NeRF overruled the filter on."""
+def verdict_changes(before: Decisions, after: Decisions) -> Sequence[str]:
+    """Return messages that name the frames whose verdict joint fine-tuning has changed."""
     was = {frame.file_path: frame.kept for frame in before.frames}
     gone = [frame.file_path for frame in after.dropped if was[frame.file_path]]
     back = [frame.file_path for frame in after.kept if not was[frame.file_path]]

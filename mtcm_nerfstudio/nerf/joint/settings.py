@@ -11,12 +11,12 @@ class JointSettings:
     """Let the transformer weight frames and correct poses, and the NeRF's loss train the transformer. Without it,
     training on the kept frames is bit for bit nerfstudio's own."""
     start: int = 300
-    """Step at which the transformer begins to listen: before it, the NeRF knows too little to disagree."""
+    """First step of joint fine-tuning; before it, photometric losses say little about frames."""
     every: int = 20
     """Steps from one refresh of weights and corrections to the next."""
     poses_every: int = 4
-    """Steps from one at which poses hear of the loss to the next: gradients by rays make a step half as long again.
-    They hear of one step before each refresh at least."""
+    """Steps between two gradients by poses; such a step takes half as long again. At least one step before each
+    refresh has them."""
     stop: int | None = None
     """Step from which weights and corrections stay as they are. None: never."""
     weights: bool = True
@@ -26,7 +26,7 @@ class JointSettings:
     boundary: float = 3.0
     """Photometric loss, in units of the median frame's, at which a frame is as well explained by not belonging."""
     temperature: float = 0.5
-    """Units of that loss that change the logit of a frame's weight by one. Large: the NeRF has little say."""
+    """Units of that loss that change the logit of a frame's weight by one. Large: the loss changes weights little."""
     memory: float = 0.7
     """Share of a frame's average loss that a refresh keeps, in [0, 1)."""
     reconstruction: float = 0.002
@@ -64,7 +64,7 @@ class JointSettings:
         """Tell whether weights and corrections are refreshed at a step."""
         return self.listens(step) and (step - self.start) % self.every == 0
 
-    def hears_of_poses(self, step: int) -> bool:
+    def needs_pose_gradient(self, step: int) -> bool:
         """Tell whether the gradient by poses is computed at a step."""
         return self.corrections and self.listens(step) and (step - self.start) % min(self.poses_every, self.every) == 0
 

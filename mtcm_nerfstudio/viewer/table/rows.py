@@ -8,7 +8,7 @@ from typing import Any
 
 from mtcm_nerfstudio.viewer.session import State, reason_shown
 
-_OF_PHOTOGRAPHERS = ("blur_px", "relative_sharpness", "exposure_stops")
+_IMAGE_QUALITY = ("blur_px", "relative_sharpness", "exposure_stops")
 """Evidence that has columns of its own."""
 _LIVE = ("weight", "residual", "last", "seen")
 _COLUMNS = (
@@ -68,7 +68,7 @@ def _numbers_and_verdict(state: State, i: int) -> dict[str, Any]:
         "decided_by": frame.decided_by,
         "inconsistency": frame.inconsistency,
         **vars(frame.modality),
-        **{name: frame.evidence.get(name) for name in _OF_PHOTOGRAPHERS},
+        **{name: frame.evidence.get(name) for name in _IMAGE_QUALITY},
         **_live(state, i),
     }
 

@@ -21,11 +21,11 @@ from importlib.resources import files
 from typing import Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
-from mtcm_nerfstudio.analysis.verdict_look import SIGNS
+from mtcm_nerfstudio.report.verdict_style import SIGNS
 from mtcm_nerfstudio.viewer.colours import VERDICTS
-from mtcm_nerfstudio.viewer.pictures import Pictures
 from mtcm_nerfstudio.viewer.session import Session
 from mtcm_nerfstudio.viewer.table.rows import changes, head, table_csv
+from mtcm_nerfstudio.viewer.thumbnail_cache import ThumbnailCache
 
 _SIDES = (64, 96, 640)
 """Sizes in px in which pictures are to be had."""
@@ -43,12 +43,12 @@ PointOut = Callable[[Literal["place", "box"] | None], None]
 class TableServer:
     """Serves the page until it is stopped."""
 
-    def __init__(self, session: Session, pictures: Pictures, host: str, port: int, name: str) -> None:
+    def __init__(self, session: Session, thumbnails: ThumbnailCache, host: str, port: int, name: str) -> None:
         """Take a port; nothing is answered yet.
 
         Args:
             session: what is shown.
-            pictures: of its frames.
+            thumbnails: of its frames.
             host: address to listen on.
             port: to listen on; where it or the one after it is taken, the next.
             name: of the capture.
@@ -59,10 +59,10 @@ class TableServer:
         """
         if ":" in host:
             raise ValueError(f"--host {host}: give a name or an address of IPv4, such as 127.0.0.1 or 0.0.0.0")
-        self.session, self.pictures, self.name, self.host = session, pictures, name, host
+        self.session, self.thumbnails, self.name, self.host = session, thumbnails, name, host
         self.secret, self.opening = secrets.token_urlsafe(16), secrets.token_urlsafe(6)
         self.scene_port: int | None = None
-        self.go_there: Callable[[], None] = lambda: None
+        self.fly_to_selected: Callable[[], None] = lambda: None
         self.point_out: PointOut = lambda how: None
         self.stopped = threading.Event()
         self._server = _bound(host, port, type("Handler", (_Handler,), {"table": self}))
@@ -83,15 +83,15 @@ class TableServer:
         """Where the page is."""
         return f"http://{self.shown_host}:{self.port}"
 
-    def start(self, scene_port: int, go_there: Callable[[], None], point_out: PointOut) -> None:
+    def start(self, scene_port: int, fly_to_selected: Callable[[], None], point_out: PointOut) -> None:
         """Begin to answer.
 
         Args:
             scene_port: of the viser server with the scene.
-            go_there: flies the scene's pages to the frame looked at.
+            fly_to_selected: flies the scene's pages to the frame looked at.
             point_out: lets the next click or rectangle in the scene mark frames, or ends that (None).
         """
-        self.scene_port, self.go_there, self.point_out = scene_port, go_there, point_out
+        self.scene_port, self.fly_to_selected, self.point_out = scene_port, fly_to_selected, point_out
         self._thread.start()
 
     def stop(self) -> None:
@@ -130,8 +130,8 @@ class TableServer:
             "undo": session.undo,
             "next": lambda: session.step(1),
             "previous": lambda: session.step(-1),
-            "go": self.go_there,
-            "threshold": lambda: session.try_threshold(min(1.0, max(0.0, float(asked["value"])))),
+            "go": self.fly_to_selected,
+            "threshold": lambda: session.preview_threshold(min(1.0, max(0.0, float(asked["value"])))),
         }
         if action not in actions:
             raise ValueError(f"there is no action {action!r}")
@@ -156,7 +156,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif address.path == "/frames.csv":
             self._send(table_csv(self.table.session.state).encode(), "text/csv; charset=utf-8")
         elif address.path == "/picture":
-            self._picture(parse_qs(address.query))
+            self._thumbnail(parse_qs(address.query))
         elif address.path == "/news":
             self._news()
         else:
@@ -195,14 +195,14 @@ class _Handler(BaseHTTPRequestHandler):
         text = json.dumps(facts).replace("<", "\\u003c")
         return _asset("table.html").replace("{{facts}}", text)
 
-    def _picture(self, query: dict[str, list[str]]) -> None:
+    def _thumbnail(self, query: dict[str, list[str]]) -> None:
         try:
             index, side = int(query["frame"][0]), int(query["side"][0])
         except (KeyError, ValueError):
             self._refuse(HTTPStatus.BAD_REQUEST)
             return
         count = len(self.table.session.state.decisions.frames)
-        data = self.table.pictures.jpeg(index, side) if 0 <= index < count and side in _SIDES else None
+        data = self.table.thumbnails.jpeg(index, side) if 0 <= index < count and side in _SIDES else None
         if data is None:
             self._refuse(HTTPStatus.NOT_FOUND)
         else:

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from detection import tables
 from PIL import Image, ImageDraw
 from sklearn.metrics import roc_auc_score
 
-from benchmarks.natural.judged import SHARP_FRAMES_PERCENT, JudgedCapture, JudgedFrame
+from benchmarks.detection import tables
+from benchmarks.natural.filtered_capture import SHARP_FRAMES_PERCENT, FilteredCapture, FilteredFrame
 from mtcm_nerfstudio.capture.images import thumbnail
 
 LOST = (0.005, 0.01, 0.02)
@@ -19,7 +19,7 @@ _SIDE, _COLUMNS, _BORDER = 150, 10, 5
 _COLOURS = {"kept": "#3a7d44", "lost": "#d62728", "found": "#1f77b4", "missed": "#ff9f1c", "mild": "#9e9e9e"}
 
 
-def line(one: JudgedCapture) -> str:
+def line(one: FilteredCapture) -> str:
     """Return one line about a capture."""
     clear, mild = one.found("clear"), one.found("mild")
     return (
@@ -28,7 +28,7 @@ def line(one: JudgedCapture) -> str:
     )
 
 
-def markdown(about: Mapping[str, Any], found: Sequence[JudgedCapture]) -> str:
+def markdown(about: Mapping[str, Any], found: Sequence[FilteredCapture]) -> str:
     """Return the whole report."""
     text = [
         "# Captures as they came\n",
@@ -52,7 +52,7 @@ def markdown(about: Mapping[str, Any], found: Sequence[JudgedCapture]) -> str:
     )
 
 
-def capture_rows(found: Sequence[JudgedCapture]) -> tables.Rows:
+def capture_rows(found: Sequence[FilteredCapture]) -> tables.Rows:
     """Return a row a capture, and one for all."""
     rows = [["capture", "group", "good", "lost", "share", "clear found", "mild found", "kept for coverage", "unseen"]]
     once = [one for one in found if not one.again]
@@ -61,7 +61,7 @@ def capture_rows(found: Sequence[JudgedCapture]) -> tables.Rows:
     return rows + [_row(one.name, one.group, [one]) for one in found if one.again]
 
 
-def _row(name: str, group: str, found: Sequence[JudgedCapture]) -> list[str]:
+def _row(name: str, group: str, found: Sequence[FilteredCapture]) -> list[str]:
     good, lost = sum(one.good() for one in found), sum(one.good_lost() for one in found)
     shares = []
     for grade in ("clear", "mild"):
@@ -81,7 +81,7 @@ def _row(name: str, group: str, found: Sequence[JudgedCapture]) -> list[str]:
     ]
 
 
-def method_rows(found: Sequence[JudgedCapture]) -> tables.Rows:
+def method_rows(found: Sequence[FilteredCapture]) -> tables.Rows:
     """Return a row a method: what it finds at equal shares of good frames lost."""
     frames = [frame for one in found if not one.again for frame in one.frames if frame.natural != "mild"]
     faulty = np.array([frame.natural == "clear" for frame in frames])
@@ -115,7 +115,7 @@ def _short(frame: Mapping[str, Any]) -> dict[str, Any]:
     return {**short, "kept": frame["kept"], "scores": {k: round(v, 4) for k, v in frame["scores"].items()}}
 
 
-def contact_sheet(one: JudgedCapture, path: Path) -> None:
+def contact_sheet(one: FilteredCapture, path: Path) -> None:
     """Write a picture of all frames in temporal order, framed by what became of them."""
     pictures = [thumbnail(path, _SIDE - 2 * _BORDER) for path in one.images]
     height = max((picture.height for picture in pictures if picture is not None), default=_SIDE) + 2 * _BORDER + 16
@@ -134,7 +134,7 @@ def contact_sheet(one: JudgedCapture, path: Path) -> None:
     sheet.save(path, quality=85)
 
 
-def _outcome(frame: JudgedFrame) -> str:
+def _outcome(frame: FilteredFrame) -> str:
     if frame.natural == "mild":
         return "mild"
     if frame.natural == "clear":

@@ -1,1 +1,0 @@
-"""One page that shows what the filter did: ``page.report_page`` makes it."""
