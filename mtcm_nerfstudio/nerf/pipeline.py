@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Float
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
-from nerfstudio.data.datamanagers.full_images_datamanager import FullImageDatamanager
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes
 from nerfstudio.models.base_model import ModelConfig
@@ -26,14 +25,12 @@ from mtcm_nerfstudio.decision_files import write_exports
 from mtcm_nerfstudio.decisions import write_text_atomically
 from mtcm_nerfstudio.nerf.dataparser.parser import MTCMDataParser, MTCMDataParserConfig
 from mtcm_nerfstudio.nerf.dataparser.run_record import TRAINING_VIEWS
-from mtcm_nerfstudio.nerf.dataparser.scene_frame import SUGGESTED_CAMERAS
 from mtcm_nerfstudio.nerf.joint.hook import JointHook
 from mtcm_nerfstudio.nerf.joint.joint_input import JointInput, read_training_frames
 from mtcm_nerfstudio.nerf.joint.joint_transformer import JointTransformer, joint_result
 from mtcm_nerfstudio.nerf.joint.photometric import FrameLosses, frames_of, moved_c2w, weight_image_loss, weighted
 from mtcm_nerfstudio.nerf.joint.results import joint_decisions, metrics_table, write_result
 from mtcm_nerfstudio.nerf.joint.settings import JointSettings
-from mtcm_nerfstudio.nerf.joint.unseen import UnseenRays, of_photos
 from mtcm_nerfstudio.nerf.manual_decisions import ManualDecisions
 from mtcm_nerfstudio.nerf.viewer_panel import MTCMPanel
 from mtcm_nerfstudio.tokens.cache import Cache
@@ -59,7 +56,6 @@ class MTCMPipeline(VanillaPipeline):
     config: MTCMPipelineConfig
     joint: JointTransformer | None
     _hook: JointHook | None
-    _unseen: UnseenRays | None
     _trains_in: Path | None
     _manual_decisions: ManualDecisions | None
     panel: MTCMPanel | None
@@ -81,7 +77,7 @@ class MTCMPipeline(VanillaPipeline):
             if isinstance(parser, MTCMDataParserConfig):
                 parser.on_trial = config.joint.on_trial
         super().__init__(config, device, test_mode, world_size, local_rank, grad_scaler)
-        self.joint, self._hook, self._unseen, self._trains_in = None, None, None, None
+        self.joint, self._hook, self._trains_in = None, None, None
         self._manual_decisions, self.panel = None, None
         parser = getattr(self.datamanager, "dataparser", None)
         if isinstance(parser, MTCMDataParser):
@@ -95,7 +91,6 @@ class MTCMPipeline(VanillaPipeline):
             if test_mode == "val":
                 self.joint.begin(self._joint_input(card).to(torch.device(device)))
                 self._hook = JointHook(self.joint, grad_scaler, world_size)
-                self._unseen = self._unseen_rays(config.joint.unseen_rays)
 
     def get_train_loss_dict(self, step: int) -> tuple[Any, dict[str, Tensor], dict[str, Tensor]]:
         """Train on one batch, weighted by frame and seen by corrected cameras."""
@@ -177,8 +172,7 @@ class MTCMPipeline(VanillaPipeline):
             weight_image_loss(losses, int(frames[0]), weight[frames[0]], frame_losses)
             return outputs, losses, metrics
         with weighted(self.model, frames, weight[frames], frame_losses):
-            outputs = self._model(given if self._unseen is None else self._unseen.beside(given))
-            outputs = of_photos(outputs, len(given))
+            outputs = self._model(given)
             metrics = self.model.get_metrics_dict(outputs, batch)
             return outputs, self.model.get_loss_dict(outputs, batch, metrics), metrics
 
@@ -207,20 +201,6 @@ class MTCMPipeline(VanillaPipeline):
             "last": losses.last,
             "seen": losses.times,
         }
-
-    def _unseen_rays(self, share: float) -> UnseenRays | None:
-        """Return what draws rays from the suggested views, where it is asked for and there are any."""
-        outputs = getattr(self.datamanager, "train_dataparser_outputs", None)
-        if outputs is None or not share:
-            return None
-        cameras = outputs.metadata.get(SUGGESTED_CAMERAS)
-        if cameras is None:
-            CONSOLE.print("MTCM: no views are suggested, so --pipeline.joint.unseen-rays does nothing")
-            return None
-        if isinstance(self.datamanager, FullImageDatamanager):
-            CONSOLE.print("MTCM: this method trains on whole images, so --pipeline.joint.unseen-rays does nothing")
-            return None
-        return UnseenRays(cameras, share)
 
     def _joint_input(self, card: CheckpointCard) -> JointInput:
         """Read the training frames as the transformer needs them."""

@@ -25,7 +25,6 @@ from mtcm_nerfstudio.nerf.joint.photometric import (
     weighted,
 )
 from mtcm_nerfstudio.nerf.joint.settings import JointSettings
-from mtcm_nerfstudio.nerf.joint.unseen import UnseenRays, of_photos
 
 FRAMES = 7
 logits = st.lists(st.floats(-5.0, 5.0), min_size=3, max_size=3)
@@ -224,22 +223,6 @@ def test_the_last_layer_is_solved_as_near_as_it_goes():
     exact = torch.linalg.lstsq(states, target[:, None]).solution[:, 0]
     torch.testing.assert_close(ridge(states, target), exact, atol=5e-3, rtol=0.0)
     assert ridge(torch.ones(3, 8), torch.ones(3)).isfinite().all()
-
-
-def test_unseen_rays_come_from_the_suggested_cameras_and_are_compared_with_nothing():
-    rays = cameras().generate_rays(0).flatten()[:20]
-    suggested = cameras(3)
-    suggested.camera_to_worlds[:, 2, 3] = torch.tensor([10.0, 20.0, 30.0])
-    before = torch.random.get_rng_state()
-    joined = UnseenRays(suggested, share=0.25).beside(rays)
-    assert torch.equal(before, torch.random.get_rng_state()), "the NeRF's own draws stay what they are"
-    assert len(joined) == 25 and torch.equal(joined.origins[:20], rays.origins)
-    assert set(joined.origins[20:, 2].tolist()) <= {10.0, 20.0, 30.0}
-    torch.testing.assert_close(joined.directions.norm(dim=-1), torch.ones(25))
-    again = UnseenRays(suggested, share=0.25).beside(rays)
-    assert torch.equal(joined.directions, again.directions)
-    outputs = of_photos({"rgb": torch.rand(25, 3), "weights_list": [torch.rand(25, 4)]}, 20)
-    assert len(outputs["rgb"]) == 20 and len(outputs["weights_list"][0]) == 25
 
 
 def test_before_it_listens_and_after_it_stops_nothing_changes():

@@ -67,16 +67,6 @@ def test_the_loss_of_the_nerf_reaches_every_part_of_the_transformer(capture, kep
             assert not torch.equal(before, joint.transformer.get_parameter(name)), name
 
 
-def test_rays_that_no_photo_shows_change_the_nerf_and_not_what_is_known_of_the_frames(capture, tmp_path):
-    suggested = orbit(COUNT)[[2, 9]]
-    decisions = decide(tmp_path / "some.json", FILES, suggested=suggested)
-    pipelines = [train(tiny_config(capture, decisions, start=1, every=2, unseen_rays=s), 4)[0] for s in (0.0, 0.5)]
-    losses = [pipeline.joint.losses for pipeline in pipelines]
-    assert torch.equal(losses[0].times, losses[1].times)
-    assert not same(pipelines[0].model.state_dict(), pipelines[1].model.state_dict())
-    assert pipelines[0]._unseen is None
-
-
 def test_the_words_of_the_transformer_travel_in_the_checkpoint(capture, kept):
     config = tiny_config(capture, kept, start=1, every=2)
     pipeline, _ = train(config, 4)

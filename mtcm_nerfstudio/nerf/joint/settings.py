@@ -42,15 +42,12 @@ class JointSettings:
     on_trial: bool = False
     """Train on the frames that the filter dropped as well, beginning with the little weight that it gave them, so that
     those which the NeRF explains after all come back."""
-    unseen_rays: float = 0.0
-    """Rays from suggested views, as a share of a batch: no photo shows what they see, but the NeRF is to be tidy there
-    too (its losses on how samples lie along a ray count for them)."""
     write_back: bool = False
     """At the end, write the joint verdicts and refined poses into the capture's own decisions too."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        for name in ("start", "reconstruction", "correction_penalty", "unseen_rays"):
+        for name in ("start", "reconstruction", "correction_penalty"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         for name in ("every", "poses_every", "temperature", "boundary", "turn_scale", "shift_scale"):

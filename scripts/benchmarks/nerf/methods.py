@@ -59,9 +59,6 @@ def methods(checkpoint: Path | None) -> dict[str, Method]:
         FILTER: lambda case: Plan(case.faulty, filtered(case, repair=False)),
         REPAIR: lambda case: Plan(case.faulty, filtered(case, repair=True)),
         JOINT: lambda case: Plan(case.faulty, filtered(case, repair=True), joint),
-        f"{JOINT}, unseen rays": lambda case: Plan(
-            case.faulty, filtered(case, repair=True), joint | {"unseen_rays": 0.1}
-        ),
         JOINT_ALONE: lambda case: Plan(case.faulty, _keeping(case, case.file_paths), joint),
         f"{CLEAN}, joint": lambda case: Plan(case.clean, _keeping(case, case.file_paths), joint),
         ORACLE: lambda case: Plan(case.faulty, _keeping(case, set(case.file_paths) - case.faulty_names)),

@@ -32,7 +32,6 @@ class Training:
     seed: int
     joint: bool = False
     on_trial: bool = False
-    unseen_rays: float = 0.0
     checkpoint: str | None = None
     camera_optimizer: bool = False
     trimmed: bool = False
@@ -91,7 +90,6 @@ def configured(training: Training) -> Any:
     joint.enabled = training.joint
     joint.start = training.steps // 4
     joint.on_trial = training.on_trial
-    joint.unseen_rays = training.unseen_rays
     if training.checkpoint is not None:
         parser.filter = type(parser.filter)(checkpoint=Path(training.checkpoint))
     if training.far_plane is not None:
