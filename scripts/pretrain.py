@@ -18,7 +18,6 @@ Usage:
     python scripts/pretrain.py --recalibrate      the networks as they are, calibrated anew
 """
 
-import json
 import multiprocessing
 import zlib
 from collections.abc import Mapping, Sequence
@@ -31,17 +30,16 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 import tyro
-from benchmarks.capture_list import CaptureEntry, NaturalFault, read_capture_list
-from drawn_variants import load_variants, save_variants
-from held_out import AS_IT_CAME, Measured, auroc_by_variant, concat_measured, load_measured, measure, save_measured
-from jaxtyping import Float
-from rendered_scenes import render_many
+from benchmarks.capture_list import CaptureEntry, read_capture_list
+from pretraining.calibrate import calibrated, print_figures
+from pretraining.drawn_variants import load_variants, save_variants
+from pretraining.held_out import Measured, concat_measured, load_measured, measure, save_measured
+from pretraining.sources import REASON, RENDERED_LICENCE, Source, real_sources, rendered_sources
 from threadpoolctl import threadpool_limits
 
-from mtcm_nerfstudio.capture.corruptions import FaultReason
 from mtcm_nerfstudio.capture.read import read_capture
 from mtcm_nerfstudio.cli.errors import clear_errors
-from mtcm_nerfstudio.consistency.blur_judge import BlurJudge, either, fit_blur_judge, fit_scale
+from mtcm_nerfstudio.consistency.blur_judge import BlurJudge, fit_blur_judge
 from mtcm_nerfstudio.consistency.checkpoint import (
     SHIPPED,
     CheckpointCard,
@@ -54,7 +52,6 @@ from mtcm_nerfstudio.consistency.checkpoint import (
 )
 from mtcm_nerfstudio.consistency.forest import Forest, fit_forest
 from mtcm_nerfstudio.consistency.train_consistency import EpochResult, TrainConfig, fresh_model, train
-from mtcm_nerfstudio.consistency.training.calibration import Calibration, control_risk, fit_calibration
 from mtcm_nerfstudio.consistency.training.forest_examples import labelled_numbers, with_unposed_copies
 from mtcm_nerfstudio.consistency.training.training_capture import TrainingCapture, training_capture
 from mtcm_nerfstudio.consistency.transformer_dataset import DatasetConfig, variants_of
@@ -64,27 +61,14 @@ from mtcm_nerfstudio.evidence.number_names import FRAME_NUMBERS
 from mtcm_nerfstudio.tokens.cache import Cache
 from mtcm_nerfstudio.tokens.embedders import load_embedder
 from mtcm_nerfstudio.tokens.tokenise import tokens_of
-from mtcm_nerfstudio.verdicts.decide import CERTAIN_IN_SPITE
 
 Run = Literal["A", "B", "C", "D", "all"]
 GROUPS: tuple[Run, ...] = ("A", "B", "C", "D")
-REAL_COPIES, RENDERED_COPIES = 4, 2
-"""Corrupted copies that are made of each capture."""
-DONORS = 4
-"""Captures that lend each capture foreign frames."""
-RENDERED_LICENCE = "rendered by scripts/rendered_scenes.py"
 MEASURED, EXAMPLES = "measured.npz", "forest_examples.npz"
-MOST_DROPPED = 0.04
-"""A capture's loss counts up to this share where the threshold is placed: twice what the worst capture may lose."""
 ABOUT = (
     "Trained by scripts/pretrain.py with faults put in anew at every step, beside frames that are faulty as they came. "
     "Calibration, threshold and figures are those of captures that were left out of training."
 )
-REASON: Mapping[str, FaultReason] = {
-    "blur": "blur", "exposure": "exposure", "occlusion": "occlusion", "mask": "occlusion", "foreign": "foreign",
-    "pose": "pose",
-}  # fmt: skip
-"""What a decision should say of a frame that is faulty as it came."""
 VERSIONS = (keypoints.VERSION, matching.VERSION)
 
 
@@ -143,7 +127,10 @@ def main(settings: Pretrain) -> None:
         recalibrate(settings)
         return
     entries = read_capture_list()
-    sources = [*real_sources(settings.real, entries), *rendered_sources(settings)]
+    sources = [
+        *real_sources(settings.real, entries),
+        *rendered_sources(settings.out, settings.rendered, settings.larger, settings.sessions),
+    ]
     fork = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(settings.workers, mp_context=fork) as pool:
         captures = list(pool.map(partial(prepared, settings=settings), sources))
@@ -230,62 +217,6 @@ def blur_judge_of(run_dir: Path) -> BlurJudge:
         return fit_blur_judge(file["numbers"], file["label"], file["weight"], 1 + REASONS.index("blur"))
 
 
-@dataclass(frozen=True)
-class Source:
-    """A capture to train on, before it is read."""
-
-    folder: Path
-    name: str
-    licence: str
-    faults: Mapping[str, NaturalFault]
-    """Frames that are faulty as they came, by ``file_path``."""
-    copies: int
-    """Corrupted copies to make."""
-    donors: tuple[Path, ...]
-    """Captures that lend foreign frames."""
-
-
-def real_sources(folder: Path, entries: Mapping[str, CaptureEntry]) -> list[Source]:
-    """Return the real captures that may train and are there; those of one group lend each other foreign frames."""
-    there = [name for name, entry in entries.items() if entry.may_train and (folder / name).is_dir()]
-    for name, entry in entries.items():
-        if entry.may_train and name not in there:
-            print(f"{folder / name}: not there, left out")
-    found = []
-    for name in there:
-        group = [other for other in there if entries[other].group == entries[name].group and other != name]
-        faults = {fault.file_path: fault for fault in entries[name].natural_faults}
-        donors = tuple(folder / other for other in group[:DONORS])
-        found.append(Source(folder / name, name, entries[name].licence, faults, REAL_COPIES, donors))
-    return found
-
-
-def rendered_sources(settings: Pretrain) -> list[Source]:
-    """Render what is not there yet; each capture lends some others its images."""
-    folders = [
-        *render_many(settings.out / "rendered", settings.rendered),
-        *render_many(settings.out / "rendered640", settings.larger, 200, (640, 480)),
-        *render_many(settings.out / "sessions", settings.sessions, 1000, two_sessions=True),
-    ]
-    return [
-        Source(
-            folder,
-            f"{folder.parent.name}_{folder.name}",
-            RENDERED_LICENCE,
-            rendered_faults(folder),
-            RENDERED_COPIES,
-            (folders[i - 4], folders[i - 8]),
-        )
-        for i, folder in enumerate(folders)
-    ]
-
-
-def rendered_faults(folder: Path) -> dict[str, NaturalFault]:
-    """Return which frames of a rendered capture are faulty as they came."""
-    found = json.loads((folder / "natural_faults.json").read_text(encoding="utf-8"))
-    return {name: NaturalFault(name, **entry) for name, entry in found.items()}
-
-
 def prepared(source: Source, settings: Pretrain) -> TrainingCapture:
     """Make a capture ready and draw the variants that all runs share.
 
@@ -365,82 +296,6 @@ def recalibrate(settings: Pretrain) -> None:
         run_dir = settings.run_dir("all") if stem == SHIPPED else stem.parent
         card_file(stem).write_text(card_to_json(calibrated(card, others, blur_judge_of(run_dir))), encoding="utf-8")
     print_figures(measured)
-
-
-def calibrated(card: CheckpointCard, measured: Measured, blur: BlurJudge) -> CheckpointCard:
-    """Return a card with the calibration, threshold and figures of what was measured.
-
-    Args:
-        card: of the checkpoint.
-        measured: what was left out of other runs.
-        blur: the checkpoint's judge of blur, as it was fitted.
-    """
-    calibration = fit_calibration(measured.logit, measured.forest_logit, measured.faulty)
-    slope, shift = blur_scale(measured)
-    probability = probability_of(measured, calibration, slope, shift)
-    # Real captures alone place the threshold: rendered ones are harder. Without any, the rendered ones do.
-    good = (measured.variant == AS_IT_CAME) & ~measured.faulty
-    of_people = good & np.isin(measured.capture, list(read_capture_list()))
-    counts = of_people if of_people.any() else good
-    number = np.unique(measured.capture[counts], return_inverse=True)[1]
-    excused = measured.contradicted & (probability < CERTAIN_IN_SPITE)
-    # What no verdict would drop costs nothing.
-    cost = np.where(excused, 0.0, probability)[counts]
-    risk = control_risk(cost, number, MOST_DROPPED)
-    found = auroc_by_variant(measured, probability)
-    natural = (measured.variant == AS_IT_CAME) & measured.faulty
-    figures = {f"auroc_{variant.replace(' ', '_')}": value for variant, value in found.items()}
-    figures["good_frames_dropped"] = float((cost >= risk.threshold).mean())
-    figures["captures_of_the_bound"] = int(number.max()) + 1
-    figures["bound_on_good_frames_dropped"] = risk.bound
-    if natural.any():
-        figures["natural_faults_found"] = float((probability[natural] >= risk.threshold).mean())
-    blur = blur.rescaled(slope, shift)
-    return replace(
-        card,
-        blur_weights=blur.weights,
-        blur_offset=blur.offset,
-        calibration_scale=round(calibration.scale, 4),
-        calibration_offset=round(calibration.offset, 4),
-        calibration_forest=round(calibration.forest, 4),
-        threshold=round(risk.threshold, 4),
-        figures={name: round(value, 4) for name, value in figures.items()},
-    )
-
-
-def blur_scale(measured: Measured) -> tuple[float, float]:
-    """Return slope and shift of the blur judges' logits, by the blur of real captures as they came.
-
-    Real captures alone, since rendered blur is not distributed as natural blur is.
-    """
-    is_real = np.isin(measured.capture, list(read_capture_list()))
-    counts = is_real & (measured.variant == AS_IT_CAME) & (~measured.faulty | (measured.natural == "blur"))
-    return fit_scale(measured.blurred[counts], measured.faulty[counts])
-
-
-def probability_of(
-    measured: Measured, calibration: Calibration, slope: float, shift: float
-) -> Float[np.ndarray, " row"]:
-    """Return the calibrated probability of all judges together."""
-    known, blurred = measured.blurred > 0, measured.blurred.copy()
-    logit = np.log(blurred[known]) - np.log1p(-blurred[known])
-    blurred[known] = 1.0 / (1.0 + np.exp(-(slope * logit + shift)))
-    return either(calibration.probability(measured.logit, measured.forest_logit), blurred)
-
-
-def print_figures(measured: Measured) -> None:
-    """Print AUROC by capture: of the transformer, the forest and both."""
-    calibration = fit_calibration(measured.logit, measured.forest_logit, measured.faulty)
-    scores = {
-        "transformer": measured.logit,
-        "forest": measured.forest_logit,
-        "both": Calibration(*calibration).probability(measured.logit, measured.forest_logit),
-        "blur judge": measured.blurred,
-    }
-    scores["all three"] = probability_of(measured, calibration, *blur_scale(measured))
-    for name, score in scores.items():
-        found = auroc_by_variant(measured, score)
-        print(f"{name:>12}: " + "  ".join(f"{variant} {value:.3f}" for variant, value in found.items()))
 
 
 def _print_epoch(run: Run, result: EpochResult, model: ConsistencyTransformer) -> None:

@@ -24,7 +24,7 @@ SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 @pytest.fixture(scope="module")
 def held_out():
     sys.path.insert(0, str(SCRIPTS))
-    import held_out
+    from pretraining import held_out
 
     yield held_out
     sys.path.remove(str(SCRIPTS))

@@ -1,0 +1,1 @@
+"""What scripts/pretrain.py is made of."""
