@@ -8,14 +8,8 @@ from mtcm_nerfstudio.capture.capture import Capture
 from mtcm_nerfstudio.capture.read import read_capture
 from mtcm_nerfstudio.consistency.checkpoint import CheckpointCard, read_card
 from mtcm_nerfstudio.decisions import Decisions
-from mtcm_nerfstudio.filtering import (
-    FilterSettings,
-    capture_digest,
-    filter_capture,
-    other_flags,
-    settings_record,
-    with_given_poses,
-)
+from mtcm_nerfstudio.filter_settings import FilterSettings, capture_digest, other_flags, settings_record
+from mtcm_nerfstudio.filtering import filter_capture, with_given_poses
 from mtcm_nerfstudio.tokens.cache import Cache
 from mtcm_nerfstudio.views.decision_poses import used_poses
 from mtcm_nerfstudio.views.summary import summary_lines, warnings_of

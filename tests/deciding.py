@@ -11,7 +11,7 @@ from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataPars
 
 from mtcm_nerfstudio import decisions as decisions_file
 from mtcm_nerfstudio.decisions import Decisions, FrameDecision, SuggestedView
-from mtcm_nerfstudio.filtering import FilterSettings
+from mtcm_nerfstudio.filter_settings import FilterSettings
 from mtcm_nerfstudio.nerf.dataparser.flags import StockFlags
 from mtcm_nerfstudio.nerf.dataparser.parser import MTCMDataParser, MTCMDataParserConfig
 

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image, ImageFilter
 
 from mtcm_nerfstudio.capture.read import read_capture
-from mtcm_nerfstudio.filtering import FilterSettings, filter_capture
+from mtcm_nerfstudio.filter_settings import FilterSettings
+from mtcm_nerfstudio.filtering import filter_capture
 from mtcm_nerfstudio.tokens.cache import Cache
 
 SHARE = 0.15

@@ -10,7 +10,7 @@ from tiny_capture import edit_transforms, orbit, write_transforms
 
 from mtcm_nerfstudio.decision_files import current_decisions
 from mtcm_nerfstudio.filter_report import diversity_lines, diversity_of, write_report
-from mtcm_nerfstudio.filtering import FilterSettings
+from mtcm_nerfstudio.filter_settings import FilterSettings
 from mtcm_nerfstudio.report.page import anchor
 from mtcm_nerfstudio.report.svg_charts import Scatter, histogram_svg, scatter_svg
 

@@ -20,7 +20,7 @@ from mtcm_nerfstudio import decision_files
 from mtcm_nerfstudio import decisions as decisions_file
 from mtcm_nerfstudio.decision_files import current_decisions, summary
 from mtcm_nerfstudio.decisions import to_json
-from mtcm_nerfstudio.filtering import FilterSettings
+from mtcm_nerfstudio.filter_settings import FilterSettings
 from mtcm_nerfstudio.views.load import load_views
 
 COUNT = 16

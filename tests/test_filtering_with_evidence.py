@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from mtcm_nerfstudio.capture.corruptions import spread, turned_and_shifted
 from mtcm_nerfstudio.decision_files import current_decisions, summary
-from mtcm_nerfstudio.filtering import FilterSettings
+from mtcm_nerfstudio.filter_settings import FilterSettings
 from mtcm_nerfstudio.geometry.poses import rotation_angle_degrees
 
 SAMPLE = Path(__file__).parents[1] / "data" / "sample"

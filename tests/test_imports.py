@@ -23,6 +23,7 @@ FLOORS = (
     ("evidence",),
     ("consistency",),
     ("verdicts", "views"),
+    ("filter_settings",),
     ("filtering",),
     ("decision_files",),
     ("filter_report",),

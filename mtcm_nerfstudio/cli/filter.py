@@ -22,7 +22,7 @@ from mtcm_nerfstudio.capture.writing.export import export_capture
 from mtcm_nerfstudio.cli.errors import clear_errors
 from mtcm_nerfstudio.decision_files import current_decisions, summary
 from mtcm_nerfstudio.filter_report import diversity_lines, diversity_of, write_report
-from mtcm_nerfstudio.filtering import FilterSettings
+from mtcm_nerfstudio.filter_settings import FilterSettings
 
 
 @dataclass(frozen=True)

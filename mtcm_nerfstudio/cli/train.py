@@ -18,7 +18,8 @@ from mtcm_nerfstudio.capture.capture import Capture
 from mtcm_nerfstudio.cli.errors import clear_errors
 from mtcm_nerfstudio.consistency.training.run import RunSettings, run_training
 from mtcm_nerfstudio.decisions import Decisions
-from mtcm_nerfstudio.filtering import FilterSettings, filter_capture
+from mtcm_nerfstudio.filter_settings import FilterSettings
+from mtcm_nerfstudio.filtering import filter_capture
 from mtcm_nerfstudio.tokens.cache import Cache
 
 

@@ -20,7 +20,7 @@ import tyro
 
 from mtcm_nerfstudio.cli.errors import clear_errors
 from mtcm_nerfstudio.decision_files import current_decisions, existing_decisions, summary
-from mtcm_nerfstudio.filtering import FilterSettings
+from mtcm_nerfstudio.filter_settings import FilterSettings
 from mtcm_nerfstudio.viewer.serve import serve_viewer
 
 

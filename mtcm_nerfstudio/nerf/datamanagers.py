@@ -12,7 +12,7 @@ from nerfstudio.data.datamanagers.parallel_datamanager import ParallelDataManage
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from tyro.constructors import PrimitiveConstructorSpec
 
-from mtcm_nerfstudio.filtering import FilterSettings
+from mtcm_nerfstudio.filter_settings import FilterSettings
 from mtcm_nerfstudio.nerf.dataparser.flags import StockFlags
 from mtcm_nerfstudio.nerf.dataparser.parser import MTCMDataParserConfig
 

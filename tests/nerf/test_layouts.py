@@ -10,7 +10,7 @@ from deciding import decide, frame_names, open_ours, same_outputs, stock_colmap,
 from PIL import Image
 from tiny_capture import names, orbit, write_colmap, write_identity, write_transforms
 
-from mtcm_nerfstudio.filtering import FilterSettings
+from mtcm_nerfstudio.filter_settings import FilterSettings
 
 COUNT = 24
 IN_TRANSFORMS = [f"images/{name}" for name in names(COUNT)]

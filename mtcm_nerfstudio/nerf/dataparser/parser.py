@@ -23,7 +23,7 @@ from mtcm_nerfstudio.capture.capture import Capture, Source
 from mtcm_nerfstudio.capture.read import detect_source, read_capture
 from mtcm_nerfstudio.decision_files import current_decisions, default_output_dir, summary
 from mtcm_nerfstudio.decisions import Decisions, FrameDecision
-from mtcm_nerfstudio.filtering import FilterSettings
+from mtcm_nerfstudio.filter_settings import FilterSettings
 from mtcm_nerfstudio.nerf.dataparser.flags import StockFlags
 from mtcm_nerfstudio.nerf.dataparser.frame_subset_parser import FramePoses, FrameSubsetParser, Split, frame_name
 from mtcm_nerfstudio.nerf.dataparser.layouts import model_of, open_capture, refuse_another_model

@@ -13,7 +13,8 @@ from mtcm_nerfstudio.capture.read import read_capture
 from mtcm_nerfstudio.consistency.checkpoint import load_checkpoint
 from mtcm_nerfstudio.consistency.score import read_logits
 from mtcm_nerfstudio.decisions import UNUSABLE, FrameDecision
-from mtcm_nerfstudio.filtering import FilterSettings, filter_capture
+from mtcm_nerfstudio.filter_settings import FilterSettings
+from mtcm_nerfstudio.filtering import filter_capture
 from mtcm_nerfstudio.tokens.cache import Cache
 from mtcm_nerfstudio.tokens.tokenise import tokens_of
 from mtcm_nerfstudio.verdicts.exclude_unusable import exclude_unusable_frames

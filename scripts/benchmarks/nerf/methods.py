@@ -13,7 +13,8 @@ from benchmarks.nerf.cases import Case
 from mtcm_nerfstudio.capture.images import read_rgb
 from mtcm_nerfstudio.capture.read import read_capture
 from mtcm_nerfstudio.decisions import Decisions, FrameDecision
-from mtcm_nerfstudio.filtering import FilterSettings, filter_capture
+from mtcm_nerfstudio.filter_settings import FilterSettings
+from mtcm_nerfstudio.filtering import filter_capture
 from mtcm_nerfstudio.tokens.cache import Cache
 
 CLEAN, ALL, ORACLE = "clean capture", "all frames", "oracle drop"

@@ -10,7 +10,8 @@ from jaxtyping import Float, Int
 from benchmarks.detection.quality import laplacian_variance
 from mtcm_nerfstudio.capture.capture import Capture
 from mtcm_nerfstudio.capture.images import read_rgb
-from mtcm_nerfstudio.filtering import Filtered, FilterSettings, filter_capture
+from mtcm_nerfstudio.filter_settings import FilterSettings
+from mtcm_nerfstudio.filtering import Filtered, filter_capture
 from mtcm_nerfstudio.geometry.poses import geometric_median
 from mtcm_nerfstudio.tokens.cache import Cache
 from mtcm_nerfstudio.views.facility_location import facility_location, view_points, view_quality
