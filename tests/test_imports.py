@@ -40,7 +40,10 @@ LIGHT = tuple(
 )
 HEAVY = ("torch", "cv2", "pycolmap", "matplotlib", "sklearn", "nerfstudio")
 
-TOP_LEVEL = {"mtcm_nerfstudio", "scripts", "tests", "data", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md"}
+TOP_LEVEL = {
+    *("mtcm_nerfstudio", "scripts", "tests", "data", "pyproject.toml"),
+    *("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE"),
+}
 
 BLOCKER = """
 import sys
