@@ -247,13 +247,13 @@ def brute_bound(probability: np.ndarray, capture: np.ndarray, most: float, thres
 def test_the_threshold_is_the_smallest_that_keeps_the_bound(seed: int, most: float, lost: float) -> None:
     rng = np.random.default_rng(seed)
     capture = rng.integers(0, 40, 400)
-    probability = rng.beta(1, 6, 400)
+    probability = rng.beta(2, 3, 400)
     found = control_risk(probability, capture, most, lost)
-    assert 0.05 <= found.threshold <= 0.95
+    assert 0.5 <= found.threshold <= 0.95, "what is more likely good than faulty stays"
     assert found.bound == pytest.approx(brute_bound(probability, capture, most, found.threshold))
     if found.threshold < 0.95:
         assert found.bound <= lost
-    lower = [float(p) for p in np.linspace(0.05, found.threshold, 30) if p < found.threshold - 2e-6]
+    lower = [float(p) for p in np.linspace(0.5, found.threshold, 30) if p < found.threshold - 2e-6]
     assert all(brute_bound(probability, capture, most, threshold) > lost for threshold in lower)
 
 
