@@ -63,7 +63,7 @@ class Benchmark:
     seeds_there: int = 1
     """Draws of faults for each capture at the other shares."""
     faults: Literal["mixed", "small"] = "mixed"
-    """mixed: ten kinds; small: poses off by 1° and 3° only."""
+    """mixed: eight kinds; small: poses off by 1° and 3° only."""
     only: tuple[str, ...] = ()
     """Methods to run. Default: all."""
     checkpoint: str | None = None

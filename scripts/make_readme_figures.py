@@ -28,7 +28,7 @@ from mtcm_nerfstudio.report.plot_style import DROPPED, INK, KEPT, headline, new_
 _IN_WORDS = {"swap": "another frame's pose", "foreign": "from another scene", "exposure": "badly exposed"}
 _REPOSITORY = Path(__file__).resolve().parents[1]
 _DATA = _REPOSITORY / "data"
-_TABLE = re.compile(r"<!-- from (data/results/\w+\.md) -->\n.*?<!-- end -->", flags=re.DOTALL)
+_TABLE = re.compile(r"<!-- from (data/results/\w+\.md)(?:: (.+?))? -->\n.*?<!-- end -->", flags=re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Figures:
     out: Path = _DATA / "results" / "sample_verdicts.png"
     """Where the picture goes."""
     tables: bool = True
-    """Copy the first table of each result that the README names into it."""
+    """Copy the tables of the results that the README names into it."""
 
     def run(self) -> None:
         """Filter into a temporary folder, write the picture and refresh the table."""
@@ -62,13 +62,16 @@ class Figures:
 
 
 def with_tables(readme: str, repository: Path) -> str:
-    """Put the first table of each result between the marks that name it."""
+    """Put tables between the marks that name them: a result's first one, or the first below a heading of it."""
 
     def filled(marks: re.Match[str]) -> str:
-        table = re.search(r"(?:^\|.*\n)+", (repository / marks[1]).read_text("utf-8"), flags=re.MULTILINE)
+        source = marks[1] if marks[2] is None else f"{marks[1]}: {marks[2]}"
+        text = (repository / marks[1]).read_text("utf-8") + "\n"
+        *_, below = ("", "", text) if marks[2] is None else text.partition(f"## {marks[2]}\n")
+        table = re.search(r"(?:^\|.*\n)+", below, flags=re.MULTILINE)
         if table is None:
-            raise ValueError(f"{marks[1]}: no table for README.md")
-        return f"<!-- from {marks[1]} -->\n\n{table[0]}\n<!-- end -->"
+            raise ValueError(f"{source}: no such table for README.md")
+        return f"<!-- from {source} -->\n\n{table[0]}\n<!-- end -->"
 
     return _TABLE.sub(filled, readme)
 

@@ -168,6 +168,16 @@ def test_a_command_is_cut_where_its_flags_change_owner():
     assert literal.parts() == [(("ns-train", "m"), ("--pipeline.datamanager.dataparser", "--data"))]
 
 
+def test_the_tables_of_results_are_those_of_the_result_files(monkeypatch):
+    monkeypatch.syspath_prepend(str(REPOSITORY / "scripts"))
+    from make_readme_figures import with_tables
+
+    assert README.count("<!-- from data/results/") == README.count("<!-- end -->") > 5
+    assert with_tables(README, REPOSITORY) == README
+    with pytest.raises(ValueError, match=r"results/natural\.md: Nowhere: no such table"):
+        with_tables("<!-- from data/results/natural.md: Nowhere -->\n<!-- end -->", REPOSITORY)
+
+
 @pytest.mark.parametrize("target", relative_targets(README))
 def test_links_lead_somewhere(target):
     assert (REPOSITORY / target).exists()
