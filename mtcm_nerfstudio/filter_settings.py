@@ -35,7 +35,8 @@ class FilterSettings:
     embedder: EmbedderName | None = None
     """Image embedding. Default: the one that the checkpoint was trained on; no other will do."""
     threshold: float | None = None
-    """Drop frames whose inconsistency, in [0, 1], is at or above this. Default: the checkpoint's own."""
+    """Drop frames whose inconsistency, in [0, 1], is at or above this, unless the evidence contradicts the reason.
+    Default: the checkpoint's own."""
     min_frames: int = 8
     """Never leave fewer frames than this (where the capture has as many)."""
     max_drop_share: float = 0.5

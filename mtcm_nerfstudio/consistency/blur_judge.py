@@ -18,6 +18,9 @@ BLUR_NUMBERS = ("log blur", "blur above in time", "blur")
 that of other frames."""
 BLURRED_SHARE = 0.03
 """Share of blurred frames at which the probability is fitted."""
+_SHARP_CAPTURE = -0.6
+"""Logarithm of the edge width, in pixels, that the sharpest tenth of a capture's frames has at the most, as people take
+them. Where even these are softer (an old lens, upscaled video), softness is the capture's and no frame's fault."""
 _KEYPOINTS = FRAME_NUMBERS.index("log10 keypoints")
 _COLUMNS = [FRAME_NUMBERS.index(name) for name in BLUR_NUMBERS]
 
@@ -33,12 +36,15 @@ class BlurJudge(NamedTuple):
         """Return the probability that each frame is blurred; 0 without a judge, and without keypoints to measure it at.
 
         Args:
-            frames: see ``Evidence.frames``.
+            frames: of a whole capture, see ``Evidence.frames``.
         """
-        if not self.weights:
+        known = has_known_blur(frames[:, _KEYPOINTS])
+        if not self.weights or not known.any():
             return np.zeros(len(frames))
-        total = frames[:, _COLUMNS] @ np.array(self.weights) + self.offset
-        return np.where(has_known_blur(frames[:, _KEYPOINTS]), 1.0 / (1.0 + np.exp(-np.clip(total, -60.0, 60.0))), 0.0)
+        numbers = frames[:, _COLUMNS].copy()
+        numbers[:, 0] -= max(float(np.quantile(numbers[known, 0], 0.1)) - _SHARP_CAPTURE, 0.0)
+        total = numbers @ np.array(self.weights) + self.offset
+        return np.where(known, 1.0 / (1.0 + np.exp(-np.clip(total, -30.0, 30.0))), 0.0)
 
     def rescaled(self, slope: float, shift: float) -> "BlurJudge":
         """Return the judge whose logits are ``slope`` times these plus ``shift``; see ``fit_scale``."""

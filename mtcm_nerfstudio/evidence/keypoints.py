@@ -15,7 +15,7 @@ from PIL import Image
 
 from mtcm_nerfstudio.capture.images import read_mask, read_rgb
 
-VERSION = "5"
+VERSION = "6"
 """Changes whenever the same image gives other keypoints."""
 LONGER_SIDE = 1000
 """Unit of places: pixels of an image with this longer side."""
@@ -50,6 +50,9 @@ _NOISE_VARIANCE = 2.0
 _STRONGEST, _SHARPEST_SHARE = 0.2, 0.25
 """Share of the windows with the strongest gradients that tell an image's blur, and the share of these that decides:
 what lies before or behind the focus, and what moves by itself, is blurred in good images too."""
+_LEAST_ENERGY = 1.0
+"""Mean square, in grey levels, of a re-blurred gradient below which a window shows no edge but noise: that of a plain
+background, which says nothing about sharpness. Noise of five grey levels stays below."""
 _SHARPEST, _SOFTEST = 0.3, 12.0
 """Limits of an edge width in pixels: below, the pixel decides; above, the re-blurring."""
 _LINEAR = np.power(np.arange(256) / 255.0, 2.2).astype(np.float32)
@@ -276,10 +279,11 @@ def _sharpest_edges(
     # Averages over windows change slowly: every fourth pixel of them is enough.
     for one, other in zip(before[:, ::4, ::4], after[:, ::4, ::4], strict=True):
         strength = other[inside]
-        strong = strength >= np.quantile(strength, 1.0 - _STRONGEST)
-        width = np.quantile(_edge_widths(one[inside][strong], strength[strong]), _SHARPEST_SHARE)
-        logarithms.append(np.log(width))
-    return float(np.mean(logarithms))
+        strong = strength >= max(float(np.quantile(strength, 1.0 - _STRONGEST)), _LEAST_ENERGY)
+        if strong.any():
+            width = np.quantile(_edge_widths(one[inside][strong], strength[strong]), _SHARPEST_SHARE)
+            logarithms.append(np.log(width))
+    return float(np.mean(logarithms)) if logarithms else 0.0
 
 
 def _log_light(grey: UInt8[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:

@@ -63,6 +63,20 @@ def test_a_wall_without_keypoints_is_not_blurred():
     assert not found[::2].any() and found[1::2][label[1::2] == 2].mean() > 0.4
 
 
+def test_softness_that_all_frames_share_is_no_frames_fault():
+    judge = BlurJudge((5.0, 8.0, 6.0), -3.0)
+    rng = np.random.default_rng(0)
+    numbers = np.zeros((40, len(FRAME_NUMBERS)))
+    numbers[:, KEYPOINTS] = 2.5
+    numbers[:, FRAME_NUMBERS.index("log blur")] = 1.0 + rng.normal(0, 0.02, 40)
+    numbers[7, FRAME_NUMBERS.index("log blur")] += 1.0
+    found = judge.probability(numbers)
+    assert found[7] > 0.25 and np.delete(found, 7).max() < 0.01
+    numbers[:, FRAME_NUMBERS.index("log blur")] -= 2.0
+    sharper = judge.probability(numbers)
+    assert (sharper < found).all(), "a sharp capture is judged by its absolute width"
+
+
 def test_a_judge_that_is_too_sure_is_put_right_by_frames_that_it_never_saw():
     judge = fit_blur_judge(*examples(4000), np.ones(4000), blurred=2)
     too_sure = judge.rescaled(4.0, 3.0)

@@ -155,6 +155,23 @@ def test_a_soft_background_does_not_make_an_image_blurred(image):
     assert image_blur(half_blurred(image)) == pytest.approx(image_blur(image), abs=0.15)
 
 
+@pytest.mark.parametrize("noise", [0.0, 1.0])
+@pytest.mark.parametrize("side", [80, 120, 240])
+@pytest.mark.parametrize("background", [0, 128, 255])
+def test_a_plain_background_says_nothing_about_sharpness(image, noise, side, background):
+    """A cut-out is as sharp as its subject, however small, and a blurred one is blurred."""
+    rng = np.random.default_rng(1)
+
+    def cut_out(sigma: float) -> Image.Image:
+        values = np.full((600, 800, 3), float(background))
+        values[200 : 200 + side, 300 : 300 + side] = np.asarray(image)[:side, :side]
+        values = cv2.GaussianBlur(values, (0, 0), sigma) if sigma else values
+        return Image.fromarray(np.clip(values + rng.normal(0, noise, values.shape), 0, 255).astype(np.uint8))
+
+    assert image_blur(cut_out(0.0)) < -0.5
+    assert np.exp(image_blur(cut_out(3.0))) == pytest.approx(3.0, rel=0.45)
+
+
 def test_the_blur_of_an_image_is_that_inside_its_mask(image):
     right = np.zeros((480, 640), dtype=bool)
     right[:, 360:] = True

@@ -57,7 +57,10 @@ def load_state(
     """
     metadata, tensors = _read(path)
     require_same(path, json.loads(config))
-    model.load_state_dict(_below(tensors, "model."))
+    try:
+        model.load_state_dict(_below(tensors, "model."))
+    except RuntimeError as error:
+        raise ValueError(f"{path}: is of another model than this run begins with; start the run anew") from error
     _load_optimizer(model, optimizer, _below(tensors, "optimizer."))
     moments.load(_below(tensors, "moments."))
     return Progress(**json.loads(metadata["progress"]))
