@@ -4,7 +4,7 @@ Usage:
     python scripts/benchmark_nerf.py                                   three captures, three seeds, mixed faults
     python scripts/benchmark_nerf.py --captures fox --seeds 1 --only "all frames" "oracle drop"
     python scripts/benchmark_nerf.py --faults small                    poses off by 1° and 3° only
-    python scripts/benchmark_nerf.py --checkpoint 'runs/without_{capture}'
+    python scripts/benchmark_nerf.py --checkpoint 'outputs/pretrain/without_{group}/checkpoint'
 
 Training frames get faults, evaluation frames (every sixth) never do. Every finished training is kept in
 data/results/nerf_cells.json by what it was made of, so a run that was stopped goes on where it was. The tables go to
@@ -67,8 +67,8 @@ class Benchmark:
     only: tuple[str, ...] = ()
     """Methods to run. Default: all."""
     checkpoint: str | None = None
-    """MTCM's transformer, {capture} in its path standing for the capture's name. Default: the shipped one; so it is
-    for captures for which there is no such file."""
+    """MTCM's transformer, {capture} in its path standing for the capture's name, {group} for its group in
+    data/captures.json, for instance outputs/pretrain/without_{group}/checkpoint. Default: the shipped one."""
     steps: int = 600
     """Training steps."""
     longest_side: int = 128

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from threading import Lock
 from typing import Any
 
+from benchmarks.capture_list import read_capture_list
 from benchmarks.nerf.training import Training
 from mtcm_nerfstudio import decisions as decisions_file
 from mtcm_nerfstudio.consistency.checkpoint import card_file
@@ -20,9 +21,25 @@ FILE_NAME = "nerf_cells.json"
 
 
 def checkpoint_of(pattern: str | None, capture: str) -> Path | None:
-    """Return the checkpoint that judges a capture, {capture} in its path being the name; None is the shipped one."""
-    path = None if pattern is None else Path(pattern.replace("{capture}", capture))
-    return path if path is not None and card_file(path).is_file() else None
+    """Return the checkpoint that judges a capture; None is the shipped one, also for captures that never train.
+
+    Args:
+        pattern: its path, {capture} in it standing for the name, {group} for the group in data/captures.json.
+        capture: the capture's name.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint.
+    """
+    if pattern is None:
+        return None
+    entry = read_capture_list().get(capture)
+    group = capture if entry is None else entry.group
+    if "{group}" in pattern and group == "evaluation":
+        return None
+    path = Path(pattern.replace("{capture}", capture).replace("{group}", group))
+    if not card_file(path).is_file():
+        raise FileNotFoundError(f"{card_file(path)}: no such file; --checkpoint names no checkpoint for {capture}")
+    return path
 
 
 class Cells:

@@ -37,8 +37,8 @@ class Benchmark:
     share: float = 0.2
     """Of the views that is taken away, in (0, 1)."""
     checkpoint: str | None = None
-    """MTCM's transformer, {capture} in its path standing for the capture's name. Default: the shipped one; so it is
-    for captures for which there is no such file."""
+    """MTCM's transformer, {capture} in its path standing for the capture's name, {group} for its group in
+    data/captures.json, for instance outputs/pretrain/without_{group}/checkpoint. Default: the shipped one."""
     steps: int = 400
     """Training steps."""
     longest_side: int = 128
