@@ -104,6 +104,7 @@ def test_the_reason_is_the_mean_of_what_both_judges_name(judges):
 def test_a_blurred_frame_is_faulty_whatever_the_others_say_and_its_reason_is_blur(judges):
     raw, evidence = features(12), evidence_about(12)
     evidence.frames[:, [FRAME_NUMBERS.index(name) for name in BLUR_NUMBERS]] = 0.0
+    evidence.frames[:, FRAME_NUMBERS.index("log blur")] = -1.0  # as sharp as captures are
     evidence.frames[4, FRAME_NUMBERS.index("log blur")] = 2.0
     evidence.frames[:, FRAME_NUMBERS.index("log10 keypoints")] = 2.5
     without = score_frames(judges, card(calibration_offset=-9.0), raw, evidence)
