@@ -19,7 +19,7 @@ from mtcm_nerfstudio.views.select_views import SelectionSettings
 _IN_THE_DIGESTS = ("source", "identity", "poses")
 """Settings that show in what was read, or whose content is in the record."""
 _OF_THE_CHECKPOINT = ("source", "identity", "poses", "checkpoint", "embedder")
-"""Fields of the settings whose values in a record are other than what somebody types."""
+"""Fields of the settings whose values in a record differ from those of the flags."""
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ class Benchmark:
     only: tuple[str, ...] = ()
     """Methods to run. Default: all."""
     checkpoint: str | None = None
-    """MTCM's transformer, {capture} in its path standing for the capture's name, {group} for its group in
+    """MTCM's transformer; in its path {capture} is replaced by the capture's name, {group} by its group in
     data/captures.json, for instance outputs/pretrain/without_{group}/checkpoint. Default: the shipped one."""
     steps: int = 600
     """Training steps."""

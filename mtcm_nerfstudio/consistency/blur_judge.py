@@ -1,6 +1,6 @@
 """A logistic regression on how wide a frame's edges are, beside the transformer and the forest.
 
-Natural motion blur is milder than the corruptions of training, and comes in runs. Among 120 numbers the forest and the
+Natural motion blur is milder than the corruptions of training, and comes in runs. Among 144 numbers the forest and the
 transformer hardly weigh the few that show it; these few alone rank it well.
 """
 
@@ -89,8 +89,8 @@ def fit_scale(probability: Float[np.ndarray, " frame"], blurred: Bool[np.ndarray
     logit, blurred = np.log(probability[measured]) - np.log1p(-probability[measured]), blurred[measured]
     if not blurred.any() or blurred.all():
         return 1.0, 0.0
-    # Few blurred frames are easily told apart: Platt's targets are less sure than the labels, the surer the more
-    # frames there are. Every frame counts as both, in that proportion.
+    # A few blurred frames are separated too easily: Platt's soft targets keep the slope finite. Every frame counts as
+    # blurred and as good, in the proportion of its target.
     target = np.where(blurred, (blurred.sum() + 1.0) / (blurred.sum() + 2.0), 1.0 / ((~blurred).sum() + 2.0))
     weight = _weights(blurred)
     found = LogisticRegression(C=100.0).fit(

@@ -275,9 +275,9 @@ def verdict_at(frame: FrameDecision, decisions: Decisions, threshold: float) -> 
     """Return what becomes of a frame at a threshold; what a rule or a person decided stands at any."""
     if frame.decided_by != "model" or threshold == decisions.threshold:
         return frame.verdict
-    # The evidence contradicts what such a frame is accused of: it stays whatever the threshold is.
-    excused = frame.verdict == "kept" and not frame.spared and frame.inconsistency >= decisions.threshold
-    if excused or frame.inconsistency < threshold:
+    # The evidence contradicts the reason: such a frame stays at every threshold.
+    contradicted = frame.verdict == "kept" and not frame.spared and frame.inconsistency >= decisions.threshold
+    if contradicted or frame.inconsistency < threshold:
         return "kept"
     return "repaired" if frame.repaired_transform_matrix is not None else "dropped"
 

@@ -32,9 +32,9 @@ def calibrated(card: CheckpointCard, measured: Measured, blur: BlurJudge) -> Che
     of_people = good & np.isin(measured.capture, list(read_capture_list()))
     counts = of_people if of_people.any() else good
     number = np.unique(measured.capture[counts], return_inverse=True)[1]
-    excused = measured.contradicted & (probability < CERTAIN_IN_SPITE)
+    stays = measured.contradicted & (probability < CERTAIN_IN_SPITE)
     # What no verdict would drop costs nothing.
-    cost = np.where(excused, 0.0, probability)[counts]
+    cost = np.where(stays, 0.0, probability)[counts]
     risk = control_risk(cost, number, MOST_DROPPED)
     found = auroc_by_variant(measured, probability)
     natural = (measured.variant == AS_IT_CAME) & measured.faulty

@@ -24,7 +24,7 @@ def checkpoint_of(pattern: str | None, capture: str) -> Path | None:
     """Return the checkpoint that judges a capture; None is the shipped one, also for captures that never train.
 
     Args:
-        pattern: its path, {capture} in it standing for the name, {group} for the group in data/captures.json.
+        pattern: its path, in which {capture} and {group} are replaced by the name and by data/captures.json's group.
         capture: the capture's name.
 
     Raises:

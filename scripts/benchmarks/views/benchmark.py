@@ -37,7 +37,7 @@ class Benchmark:
     share: float = 0.2
     """Of the views that is taken away, in (0, 1)."""
     checkpoint: str | None = None
-    """MTCM's transformer, {capture} in its path standing for the capture's name, {group} for its group in
+    """MTCM's transformer; in its path {capture} is replaced by the capture's name, {group} by its group in
     data/captures.json, for instance outputs/pretrain/without_{group}/checkpoint. Default: the shipped one."""
     steps: int = 400
     """Training steps."""
