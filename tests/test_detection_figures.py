@@ -37,6 +37,8 @@ def test_frames_that_were_faulty_before_count_for_neither_side(detection: Simple
     assert found.auroc_by_kind == {"defocus": 0.5, "pose_1": 1.0}
     assert found.recall == pytest.approx(0.5), "a frame that was given another pose counts as found"
     assert (found.good_dropped, found.good_touched) == (0.0, 0.5)
+    stays = detection.prediction.Prediction(scores, 0.0, 0.5, kept=np.array([False, False, False, True, False]))
+    assert stays.dropped.tolist() == [False, True, False, False, True], "the verdict keeps one above the threshold"
     assert found.reason_accuracy == 1.0
     assert detection.figures.figures("m", "clean", [outcome]) is None
 

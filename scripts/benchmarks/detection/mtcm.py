@@ -13,6 +13,7 @@ from benchmarks.detection.prediction import Method, Prediction
 from mtcm_nerfstudio.consistency.checkpoint import CheckpointCard, card_file, checkpoint_stem, load_checkpoint
 from mtcm_nerfstudio.consistency.score import MODEL_REASONS, Scores, read_logits, score_frames
 from mtcm_nerfstudio.consistency.transformer_model import ConsistencyTransformer
+from mtcm_nerfstudio.verdicts.decide import CERTAIN_IN_SPITE, is_contradicted
 from mtcm_nerfstudio.verdicts.score_capture import Scored, repair_capture
 
 MTCM, REPAIR = "MTCM", "MTCM + repair"
@@ -77,12 +78,15 @@ def _predict(
     if repair:
         scored, repaired = repair_capture(model, card, labelled.excluded, scored, card.threshold, labelled.bank.cache)
     seconds = time.perf_counter() - start + (labelled.evidence_seconds if with_evidence else 0.0)
+    scores = scored.scores
+    contradicted = is_contradicted(scores.reasons, scores.blurred, scored.claimed or scored.evidence)
     return Prediction(
-        scores=np.where(labelled.excluded_frames, 1.0, scored.scores.inconsistency),
+        scores=np.where(labelled.excluded_frames, 1.0, scores.inconsistency),
         seconds=seconds,
         threshold=card.threshold,
-        reasons=_reasons(labelled, scored.scores),
+        reasons=_reasons(labelled, scores),
         repaired={i: np.array(pose) for i, pose in repaired.items()},
+        kept=contradicted & (scores.inconsistency < CERTAIN_IN_SPITE) & ~labelled.excluded_frames,
     )
 
 

@@ -25,11 +25,15 @@ class Prediction:
     """The most likely reason of each frame, whether or not it is dropped."""
     repaired: Mapping[int, Pose] = field(default_factory=dict)
     """Frames that are kept at another pose instead of being dropped."""
+    kept: Bool[np.ndarray, " frame"] | None = None
+    """Frames that the verdict keeps whatever the threshold."""
 
     @property
     def found(self) -> Bool[np.ndarray, " frame"]:
         """Frames that are dropped or given another pose; none where there is no threshold."""
         at_odds = np.zeros(len(self.scores), dtype=bool) if self.threshold is None else self.scores >= self.threshold
+        if self.kept is not None:
+            at_odds &= ~self.kept
         at_odds[list(self.repaired)] = True
         return at_odds
 
