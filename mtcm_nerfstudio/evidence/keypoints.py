@@ -2,7 +2,7 @@
 
 Places are in pixels of an image whose longer side has 1000, the same at every resolution, from its corner. Blur around
 a keypoint is in pixels of the stored image (of at most 1600, which is what nerfstudio trains at), that of the whole
-image in pixels at a longer side of at most 800: what a person calls blurred goes by the picture, not by its file.
+image in pixels at a longer side of at most 800: whether an image looks blurred does not depend on its file size.
 """
 
 from dataclasses import dataclass, fields
@@ -270,7 +270,7 @@ def _sharpest_edges(
 ) -> float:
     """Return the logarithm of how wide an image's sharpest strong edges are: the mean over directions.
 
-    Where keypoints lie is no matter: blurred images have few, and those in their sharpest places.
+    It is not measured at keypoints: a blurred image has few, in its sharpest places.
     """
     inside = allowed[::4, ::4] > 0
     if not inside.any():

@@ -136,7 +136,7 @@ def decide(
 def is_contradicted(
     reasons: Float[np.ndarray, "frame 5"], blurred: Float[np.ndarray, " frame"], evidence: Evidence | None
 ) -> Bool[np.ndarray, " frame"]:
-    """Tell which frames are accused of what the evidence contradicts; they stay unless it is nearly certain.
+    """Return which frames have a reason that the evidence contradicts; below ``CERTAIN_IN_SPITE`` they stay.
 
     An exposure that loses no detail: automatic exposure changes by a stop and more along a path; a NeRF loses little by
     it, and all of a dropped frame. A blur where edges are as sharp as elsewhere.
